@@ -1,0 +1,120 @@
+//! What a provider's failure means, in the few kinds anyone can act on.
+
+use std::fmt;
+
+/// What kind of failure it was. One table (in the hypervisor) maps the kind to retry, RPC status, Event reason and metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// May succeed when tried again soon: a broken connection, a 5xx answer.
+    Transient,
+    /// Too many calls; wait as long as the provider says.
+    Throttled,
+    /// The provider has no machine of this kind now.
+    Capacity,
+    /// The account's limit is reached.
+    Quota,
+    /// Credentials or permissions do not allow it.
+    Denied,
+    /// The request can never succeed as it is: a bad image, size or name.
+    Invalid,
+    /// What was named does not exist.
+    NotFound,
+}
+
+impl ErrorKind {
+    /// The kind as a lower-case word: a metric label, never an error text.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            ErrorKind::Transient => "transient",
+            ErrorKind::Throttled => "throttled",
+            ErrorKind::Capacity => "capacity",
+            ErrorKind::Quota => "quota",
+            ErrorKind::Denied => "denied",
+            ErrorKind::Invalid => "invalid",
+            ErrorKind::NotFound => "not_found",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// A provider's failure: what was tried, on what, what the provider said, and what to try.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{operation} failed ({kind}{}{}): {message}{}",
+    Tagged(" code ", code),
+    Tagged(" request ", request_id),
+    Tagged("; try: ", hint)
+)]
+pub struct ProviderError {
+    /// What the failure means.
+    pub kind: ErrorKind,
+    /// What was tried and on what, such as `create VM podvm-web-01234567`.
+    pub operation: String,
+    /// What went wrong, one sentence.
+    pub message: String,
+    /// The provider's own error code, when it gave one.
+    pub code: Option<String>,
+    /// The provider's request id, when it gave one.
+    pub request_id: Option<String>,
+    /// What the reader can do about it.
+    pub hint: Option<String>,
+    /// How long the provider asked to wait.
+    pub retry_after: Option<std::time::Duration>,
+    /// What caused it.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+struct Tagged<'a>(&'static str, &'a Option<String>);
+
+impl fmt::Display for Tagged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(text) => write!(f, "{}{text}", self.0),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ProviderError {
+    /// A failure of `kind` while doing `operation`.
+    pub fn new(kind: ErrorKind, operation: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            operation: operation.into(),
+            message: message.into(),
+            code: None,
+            request_id: None,
+            hint: None,
+            retry_after: None,
+            source: None,
+        }
+    }
+
+    /// With advice for the reader.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// With its cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// With the provider's own code.
+    #[must_use]
+    pub fn code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+}

@@ -1,0 +1,10 @@
+//! The contract between the node service and whoever makes VMs.
+//!
+//! [`Provider`] is the seam; [`contract`] is the suite every provider is held to; [`fake`] is a whole cloud in a process, scriptable
+//! to fail in every way a real one does. Nothing here knows a concrete cloud.
+
+pub mod error;
+pub mod vm;
+
+pub use error::{ErrorKind, ProviderError};
+pub use vm::{Console, Facts, Instance, Provider, UserData, VmKey, VmSize, VmSpec, VmState};

@@ -1,0 +1,168 @@
+//! The seam: what the node service asks of a provider, and what it gets back.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use peerpods_podvm::{ClusterId, SandboxId};
+use serde::{Deserialize, Serialize};
+
+use crate::ProviderError;
+
+/// The idempotency key of a VM: one sandbox of one cluster has at most one VM at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VmKey {
+    /// The owner.
+    pub cluster: ClusterId,
+    /// The sandbox.
+    pub sandbox: SandboxId,
+}
+
+impl fmt::Display for VmKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.sandbox)
+    }
+}
+
+/// What the VM is told at birth (a cloud-config document). Holds the guest's TLS key in the stock form, so it prints nothing.
+#[derive(Clone)]
+pub struct UserData(Vec<u8>);
+
+impl UserData {
+    /// Wraps a rendered document.
+    #[must_use]
+    pub fn new(document: impl Into<Vec<u8>>) -> Self {
+        Self(document.into())
+    }
+
+    /// The document's bytes, for handing to the provider only.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for UserData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserData({} bytes)", self.0.len())
+    }
+}
+
+/// How large a VM is to be. Zero means "the provider's default".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VmSize {
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// GPUs.
+    pub gpus: u32,
+}
+
+/// What to make.
+#[derive(Debug, Clone)]
+pub struct VmSpec {
+    /// The VM's name, `podvm-<pod>-<sid8>`; also the name in its TLS certificate.
+    pub name: String,
+    /// The image asked for by annotation; `None` means the provider's configured one.
+    pub image: Option<String>,
+    /// The machine type asked for by annotation.
+    pub machine_type: Option<String>,
+    /// How large.
+    pub size: VmSize,
+    /// What the guest is told.
+    pub user_data: UserData,
+    /// Tags for every object made; the provider adds cluster and sandbox id itself.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Where a VM is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmState {
+    /// Asked for, not running yet.
+    Pending,
+    /// Running, which says nothing about the agent inside.
+    Running,
+    /// It ran and no longer does; it will not come back by itself.
+    Stopped,
+}
+
+/// Where the VM's console output can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Console {
+    /// A file on this host that grows while the VM runs.
+    File(PathBuf),
+}
+
+/// A VM that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The provider's own id.
+    pub id: String,
+    /// The name it was made with.
+    pub name: String,
+    /// Addresses the worker can reach it at, the tunnel's first. May be empty while [`VmState::Pending`].
+    pub addresses: Vec<IpAddr>,
+    /// Where it is in its life.
+    pub state: VmState,
+    /// Its console, if the provider keeps one that is cheap to read.
+    pub console: Option<Console>,
+}
+
+/// What the service must know of a provider before the first VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Largest user data in bytes, before any encoding the provider does itself.
+    pub user_data_limit: usize,
+    /// The worker's address as VMs see it, when the provider decides it (QEMU: the bridge's). `None`: the node's primary address.
+    pub worker_address: Option<IpNet>,
+    /// MTU of the path between worker and VM in bytes.
+    pub underlay_mtu: u32,
+    /// Anything worth a log line at start, such as why KVM is not used.
+    pub remarks: Vec<String>,
+}
+
+/// Someone who makes VMs.
+///
+/// Every method may be dropped at any await; what it had made by then is found again by [`Provider::get`] or
+/// [`Provider::list`]. All methods may be called concurrently, also for one key.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// The name in configuration, logs and metrics: `qemu`, `aws`, …
+    fn name(&self) -> &'static str;
+
+    /// Checks configuration, credentials and reachability without making anything.
+    ///
+    /// # Errors
+    /// Names what is missing and what to do about it.
+    async fn verify(&self) -> Result<Facts, ProviderError>;
+
+    /// Makes the VM of `key`, or answers the one that is there already. Returns as soon as the VM is on its way: it may be
+    /// [`VmState::Pending`] and have no address yet.
+    ///
+    /// # Errors
+    /// By kind; after an error nothing billable is left that `delete` would not remove.
+    async fn create(&self, key: &VmKey, spec: &VmSpec) -> Result<Instance, ProviderError>;
+
+    /// The VM of `key`, if there is one. A VM that stopped by itself is still there.
+    ///
+    /// # Errors
+    /// Only when the provider could not be asked; absence is `Ok(None)`.
+    async fn get(&self, key: &VmKey) -> Result<Option<Instance>, ProviderError>;
+
+    /// Every VM of a cluster that this provider tagged, whoever made it.
+    ///
+    /// # Errors
+    /// Only when the provider could not be asked.
+    async fn list(&self, cluster: &ClusterId) -> Result<Vec<(VmKey, Instance)>, ProviderError>;
+
+    /// Removes the VM of `key` and all its side objects; returns when the provider confirmed. Nothing to remove is `Ok`.
+    ///
+    /// # Errors
+    /// When something may still exist; calling again continues.
+    async fn delete(&self, key: &VmKey) -> Result<(), ProviderError>;
+}

@@ -1,0 +1,139 @@
+//! The seam: what the daemon asks of a sandbox's link.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use peerpods_podvm::SandboxId;
+use serde::{Deserialize, Serialize};
+
+/// A sandbox's link, before its VM exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkSpec {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// Where the shim will look for the agent; the link's control socket `link.sock` lies beside it.
+    pub agent_socket: PathBuf,
+}
+
+/// What the link proves itself with, and whom it trusts. PEM texts; prints nothing.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct LinkIdentity {
+    /// The client certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+    /// The authority that signed the guest's certificate.
+    pub authority: String,
+}
+
+impl fmt::Debug for LinkIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkIdentity(..)")
+    }
+}
+
+/// Where the guest is, and how to know it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkTarget {
+    /// The VM's address and the agent port (15150).
+    pub address: SocketAddr,
+    /// The name in the guest's certificate: the VM's name.
+    pub server_name: String,
+    /// Keys and trust.
+    pub identity: LinkIdentity,
+    /// How long to keep trying until the agent answers.
+    pub deadline: Duration,
+}
+
+/// The agent answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Connected {
+    /// Time from the call to the first TCP connection accepted by the guest.
+    pub port_open_after: Duration,
+    /// Time from the call to the agent's answer to `Health.Check`.
+    pub agent_after: Duration,
+    /// How many times it was dialled.
+    pub attempts: u32,
+}
+
+/// Why a link could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The link process could not be started.
+    #[error("cannot start the link process {} of sandbox {sandbox}", program.display())]
+    Start {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The link process does not answer on its control socket.
+    #[error("the link process of sandbox {sandbox} does not answer")]
+    Unreachable {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The agent did not answer in time.
+    #[error("the agent of sandbox {sandbox} at {address} did not answer within {after:?}: {last}")]
+    Deadline {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// Where it was looked for.
+        address: SocketAddr,
+        /// How long it was tried.
+        after: Duration,
+        /// How the last attempt ended, and what to check.
+        last: String,
+    },
+    /// The guest proved to be someone else, or rejected us: trying again will not help.
+    #[error("the guest of sandbox {sandbox} at {address} was not accepted: {reason}")]
+    Untrusted {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// Where it is.
+        address: SocketAddr,
+        /// What TLS said.
+        reason: String,
+    },
+    /// The link process answered something this version does not understand.
+    #[error("the link process of sandbox {sandbox} answered {answer:?}")]
+    Protocol {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// What it said.
+        answer: String,
+    },
+}
+
+/// The near ends of this node's links.
+#[async_trait]
+pub trait Link: Send + Sync {
+    /// Makes the agent socket at once: starts the sandbox's link process, or finds the one that runs. Connections are accepted from
+    /// here on and wait for [`Link::connect`].
+    ///
+    /// # Errors
+    /// When the process cannot be started; nothing is left then.
+    async fn open(&self, spec: &LinkSpec) -> Result<(), LinkError>;
+
+    /// Dials the guest until the agent answers `Health.Check` over the link, or the target's deadline passes. Dropping the future
+    /// stops the dialling. Asked again for the same target it answers at once.
+    ///
+    /// # Errors
+    /// [`LinkError::Deadline`] and [`LinkError::Untrusted`] say what was seen last.
+    async fn connect(&self, spec: &LinkSpec, target: &LinkTarget) -> Result<Connected, LinkError>;
+
+    /// Ends the link process and removes its sockets; the shim sees EOF. Ok when there is none.
+    ///
+    /// # Errors
+    /// When the process may still be there.
+    async fn close(&self, spec: &LinkSpec) -> Result<(), LinkError>;
+}

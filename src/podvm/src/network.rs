@@ -1,0 +1,251 @@
+//! The pod's network as data: what the worker saw in the pod's network namespace and what the guest has to rebuild.
+//!
+//! The wire form is the object `pod-network` of `apf.json` (cloud-api-adaptor's `tunneler` types), so that a stock guest understands
+//! us and we understand a stock daemon. Keys a stock part does not know are ignored by it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is no Ethernet address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no MAC address (want six hexadecimal pairs, as in 02:00:00:aa:bb:cc)")]
+pub struct MacError(String);
+
+impl FromStr for MacAddr {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let mut out = [0_u8; 6];
+        let mut parts = text.split(':');
+        for byte in &mut out {
+            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(|| MacError(text.to_owned()))?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| MacError(text.to_owned()))?;
+        }
+        if parts.next().is_some() { Err(MacError(text.to_owned())) } else { Ok(Self(out)) }
+    }
+}
+
+impl Serialize for MacAddr {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MacAddr {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Who made a route; only these four are copied to the guest, and a stock guest rejects any other word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteProtocol {
+    /// Made by the kernel when an address was added.
+    Kernel,
+    /// Made at boot, or by `ip route add` without a protocol.
+    Boot,
+    /// Made by an administrator.
+    Static,
+    /// Made by a DHCP client.
+    Dhcp,
+}
+
+/// How far a route's destination is. `universe` is never written: it is what an absent key means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteScope {
+    /// Anywhere.
+    #[default]
+    Universe,
+    /// Inside the site.
+    Site,
+    /// On the link.
+    Link,
+    /// On this host.
+    Host,
+    /// Does not exist.
+    Nowhere,
+}
+
+/// One route of the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Route {
+    /// Destination; a default route has prefix length 0.
+    #[serde(with = "prefix")]
+    pub dst: IpNet,
+    /// Next hop; the empty text when there is none.
+    #[serde(default, with = "optional_address")]
+    pub gw: Option<IpAddr>,
+    /// The pod interface it leaves by.
+    #[serde(default)]
+    pub dev: String,
+    /// Who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<RouteProtocol>,
+    /// How far the destination is.
+    #[serde(default, skip_serializing_if = "is_universe")]
+    pub scope: RouteScope,
+    /// The next hop is on the link although no address says so. Our own key: a stock guest ignores it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub onlink: bool,
+}
+
+fn is_universe(scope: &RouteScope) -> bool {
+    *scope == RouteScope::Universe
+}
+
+/// One static neighbour of the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Neighbor {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its MAC address.
+    #[serde(rename = "hw-addr")]
+    pub hw_addr: MacAddr,
+    /// The pod interface it is seen on.
+    pub dev: String,
+    /// Always `permanent` from us; a stock guest errors on `none`.
+    pub state: String,
+}
+
+/// What the worker sees of a pod in its network namespace. Read-only; the plan is made from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodInterface {
+    /// Name inside the pod, `eth0` as a rule.
+    pub name: String,
+    /// The pod's address and the length of its prefix.
+    pub address: IpNet,
+    /// The pod's MAC address; the guest takes it over.
+    pub mac: MacAddr,
+    /// The pod interface's own MTU, in bytes.
+    pub mtu: u32,
+    /// Routes to copy, those without a gateway first.
+    pub routes: Vec<Route>,
+    /// Permanent neighbours to copy.
+    pub neighbors: Vec<Neighbor>,
+}
+
+/// The object `pod-network` of `apf.json`: a pod's interface and the tunnel that carries it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodNetwork {
+    /// The pod's address with its prefix length.
+    pub podip: IpNet,
+    /// The pod's MAC address.
+    #[serde(rename = "pod-hw-addr")]
+    pub pod_hw_addr: MacAddr,
+    /// The pod interface's name.
+    pub interface: String,
+    /// The worker's end of the tunnel, written with a prefix length as stock does.
+    #[serde(rename = "worker-node-ip")]
+    pub worker_node_ip: IpNet,
+    /// Always `vxlan`.
+    #[serde(rename = "tunnel-type")]
+    pub tunnel_type: String,
+    /// Routes of the pod; `null` and absent are read as none.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub routes: Vec<Route>,
+    /// Permanent neighbours of the pod; `null` and absent are read as none.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub neighbors: Vec<Neighbor>,
+    /// The MTU the guest sets on the pod interface, in bytes.
+    pub mtu: u32,
+    /// Unused in the VM; kept because stock writes it.
+    #[serde(default)]
+    pub index: u32,
+    /// UDP port of the tunnel at both ends.
+    #[serde(rename = "vxlan-port", default, skip_serializing_if = "is_zero_port")]
+    pub vxlan_port: u16,
+    /// VXLAN network identifier, unique on the worker for this port.
+    #[serde(rename = "vxlan-id", default, skip_serializing_if = "is_zero")]
+    pub vxlan_id: u32,
+    /// A second VM interface carries the tunnel.
+    #[serde(default)]
+    pub dedicated: bool,
+    /// Pod traffic to the outside leaves by the VM's own second interface.
+    #[serde(rename = "external-net-via-pod-vm", default)]
+    pub external_net_via_pod_vm: bool,
+}
+
+impl PodNetwork {
+    /// The pod's interface as the guest has to rebuild it.
+    #[must_use]
+    pub fn pod_interface(&self) -> PodInterface {
+        PodInterface {
+            name: self.interface.clone(),
+            address: self.podip,
+            mac: self.pod_hw_addr,
+            mtu: self.mtu,
+            routes: self.routes.clone(),
+            neighbors: self.neighbors.clone(),
+        }
+    }
+}
+
+fn is_zero_port(port: &u16) -> bool {
+    *port == 0
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+fn null_as_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::<Vec<T>>::deserialize(from)?.unwrap_or_default())
+}
+
+/// `dst` as Go writes it: `::ffff:0.0.0.0/0` (a 16-byte address with an IPv4 prefix length) means the IPv4 default route.
+mod prefix {
+    use super::{Deserialize, Deserializer, IpNet, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(net: &IpNet, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(net)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<IpNet, D::Error> {
+        let text = String::deserialize(from)?;
+        let plain = text.strip_prefix("::ffff:").filter(|rest| rest.contains('.')).unwrap_or(&text);
+        plain.parse().map_err(|_| serde::de::Error::custom(format!("{text:?} is no address prefix")))
+    }
+}
+
+/// `gw` as Go writes it: the empty text for no gateway.
+mod optional_address {
+    use super::{Deserialize, Deserializer, IpAddr, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(gw: &Option<IpAddr>, to: S) -> Result<S::Ok, S::Error> {
+        match gw {
+            Some(address) => to.collect_str(address),
+            None => to.serialize_str(""),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
+        let text = Option::<String>::deserialize(from)?.unwrap_or_default();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| serde::de::Error::custom(format!("{text:?} is no IP address")))
+    }
+}
