@@ -39,7 +39,9 @@ impl FromStr for MacAddr {
         let mut out = [0_u8; 6];
         let mut parts = text.split(':');
         for byte in &mut out {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(|| MacError(text.to_owned()))?;
+            // from_str_radix alone would take a sign.
+            let digits = |p: &&str| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(digits).ok_or_else(|| MacError(text.to_owned()))?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| MacError(text.to_owned()))?;
         }
         if parts.next().is_some() { Err(MacError(text.to_owned())) } else { Ok(Self(out)) }
@@ -230,7 +232,7 @@ mod prefix {
     }
 }
 
-/// `gw` as Go writes it: the empty text for no gateway.
+/// `gw` as Go writes it: the empty text for no gateway; an IPv4 address may come in its 16-byte form.
 mod optional_address {
     use super::{Deserialize, Deserializer, IpAddr, Serializer};
 
@@ -246,6 +248,10 @@ mod optional_address {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|_| serde::de::Error::custom(format!("{text:?} is no IP address")))
+        let address = text.parse::<IpAddr>().map(|address| Some(address.to_canonical()));
+        address.map_err(|_| serde::de::Error::custom(format!("{text:?} is no IP address")))
     }
 }
+
+#[cfg(test)]
+mod tests;
