@@ -54,6 +54,30 @@ pub enum TunnelError {
         /// The port.
         port: u16,
     },
+    /// The pod or the node needs something that no tunnel of ours carries, IPv6 above all.
+    #[error("not supported: {what}")]
+    Unsupported {
+        /// What it is, and of which pod or interface.
+        what: String,
+    },
+    /// The node has no address that a VM could reach.
+    #[error("this node has no usable IPv4 address: {detail}")]
+    NoNodeAddress {
+        /// What was looked for, and where.
+        detail: String,
+    },
+    /// This machine has no route to the other end of the tunnel.
+    #[error("no route to the tunnel's other end {address}")]
+    Unreachable {
+        /// The other end.
+        address: IpAddr,
+    },
+    /// The text cannot name a network namespace.
+    #[error("{name:?} is no name for a network namespace (1 to 64 of letters, digits, '_', '.', '-')")]
+    BadName {
+        /// The text.
+        name: String,
+    },
     /// A netlink or namespace operation failed.
     #[error("cannot {step}")]
     Kernel {
@@ -66,6 +90,8 @@ pub enum TunnelError {
 }
 
 /// The worker end of pods' tunnels. `setup` and `teardown` are apply(plan(observe())): idempotent, and complete whatever was there.
+/// Each may be dropped at any await: what it had done stays, and the next `setup` or `teardown` takes it from there. Calls for one
+/// namespace must not run at the same time; those for different ones may.
 #[async_trait]
 pub trait Tunnel: Send + Sync {
     /// Reads the pod's network in `netns`. Changes nothing; answers the same before and after `setup`.

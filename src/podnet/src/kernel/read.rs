@@ -1,0 +1,295 @@
+//! Dumps of links, addresses, routes and neighbours.
+
+use std::net::IpAddr;
+
+use futures::TryStreamExt;
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use nix::errno::Errno;
+use peerpods_podvm::network::MacAddr;
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+
+use super::{Rtnl, failed, said};
+use crate::netns::Netns;
+use crate::tunnel::TunnelError;
+use crate::vxlan::Vxlan;
+
+/// What a link is, as far as we care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LinkKind {
+    /// The loopback device.
+    Loopback,
+    /// A VXLAN device.
+    Vxlan(Vxlan),
+    /// An Ethernet device without a kind of its own: hardware, or what a hypervisor shows as such.
+    Ethernet,
+    /// Another device that carries Ethernet frames, such as veth.
+    VirtualEthernet,
+    /// Anything else.
+    Other,
+}
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) kind: LinkKind,
+    pub(crate) up: bool,
+    pub(crate) mtu: u32,
+    pub(crate) mac: Option<MacAddr>,
+    /// The id, in this namespace's count, of the namespace its other half is in; `None` when that is this one.
+    pub(crate) other_netns: Option<i32>,
+}
+
+/// An address of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) link: u32,
+    pub(crate) net: IpNet,
+    pub(crate) global: bool,
+    pub(crate) secondary: bool,
+}
+
+/// An IPv4 unicast route of the main table. Of several next hops the first stands for all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KernelRoute {
+    pub(crate) link: Option<u32>,
+    pub(crate) dst: IpNet,
+    pub(crate) gw: Option<IpAddr>,
+    pub(crate) protocol: RouteProtocol,
+    pub(crate) scope: RouteScope,
+    pub(crate) onlink: bool,
+    pub(crate) metric: u32,
+}
+
+impl Rtnl {
+    /// All devices.
+    pub(crate) async fn links(&self) -> Result<Vec<Link>, TunnelError> {
+        let found: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed("list network devices"))?;
+        Ok(found.into_iter().map(link).collect())
+    }
+
+    /// The device of that name, if any.
+    pub(crate) async fn link(&self, name: &str) -> Result<Option<Link>, TunnelError> {
+        Ok(self.links().await?.into_iter().find(|l| l.name == name))
+    }
+
+    /// All addresses, both families.
+    pub(crate) async fn addresses(&self) -> Result<Vec<Address>, TunnelError> {
+        let found: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed("list addresses"))?;
+        Ok(found.iter().filter_map(address).collect())
+    }
+
+    /// The IPv4 unicast routes of the main table, in the kernel's order.
+    pub(crate) async fn routes(&self) -> Result<Vec<KernelRoute>, TunnelError> {
+        let all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+        let found: Vec<RouteMessage> =
+            self.handle.route().get(all).execute().try_collect().await.map_err(failed("list routes"))?;
+        Ok(found.iter().filter_map(route).collect())
+    }
+
+    /// The permanent IPv4 neighbours of one device.
+    pub(crate) async fn permanent_neighbours(
+        &self,
+        link: u32,
+    ) -> Result<Vec<(IpAddr, MacAddr)>, TunnelError> {
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
+        let found: Vec<NeighbourMessage> =
+            request.execute().try_collect().await.map_err(failed("list neighbours"))?;
+        Ok(found.iter().filter(|n| n.header.ifindex == link).filter_map(neighbour).collect())
+    }
+
+    /// The device packets to `address` leave by.
+    pub(crate) async fn device_towards(&self, address: IpAddr) -> Result<u32, TunnelError> {
+        let unreachable = || TunnelError::Unreachable { address };
+        let IpAddr::V4(v4) = address else { return Err(unreachable()) };
+        let question = RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(v4, 32).build();
+        let answer = self.handle.route().get(question).execute().try_next().await;
+        let answer = match answer {
+            Err(e) if said(&e, &[Errno::ENETUNREACH, Errno::EHOSTUNREACH]) => return Err(unreachable()),
+            other => other.map_err(failed(format!("look up the route to {address}")))?,
+        };
+        answer.iter().flat_map(|m| &m.attributes).find_map(oif).ok_or_else(unreachable)
+    }
+
+    /// The id this socket's namespace knows `other` by, if it has given it one.
+    pub(crate) async fn netns_id(&self, other: &Netns) -> Result<Option<i32>, TunnelError> {
+        let step = || format!("identify the network namespace {}", other.path().display());
+        let bad_fd = |_| failed(step())(rtnetlink::Error::RequestFailed);
+        let mut question = NsidMessage::default();
+        question.attributes.push(NsidAttribute::Fd(other.raw_fd().try_into().map_err(bad_fd)?));
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(question));
+        request.header.flags = NLM_F_REQUEST;
+        let mut answers = self.handle.clone().request(request).map_err(failed(step()))?;
+        match futures::StreamExt::next(&mut answers).await.map(|m| m.payload) {
+            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(m))) => Ok(assigned(&m)),
+            Some(NetlinkPayload::Error(e)) => Err(failed(step())(rtnetlink::Error::NetlinkError(e))),
+            _ => Err(failed(step())(rtnetlink::Error::RequestFailed)),
+        }
+    }
+}
+
+fn assigned(message: &NsidMessage) -> Option<i32> {
+    message.attributes.iter().find_map(|a| match a {
+        NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+        _ => None,
+    })
+}
+
+fn link(message: LinkMessage) -> Link {
+    let header = &message.header;
+    let mut out = Link {
+        index: header.index,
+        name: String::new(),
+        kind: match header.link_layer_type {
+            LinkLayerType::Loopback => LinkKind::Loopback,
+            LinkLayerType::Ether => LinkKind::Ethernet,
+            _ => LinkKind::Other,
+        },
+        up: header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+        mac: None,
+        other_netns: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => out.name = name,
+            LinkAttribute::Mtu(mtu) => out.mtu = mtu,
+            LinkAttribute::Address(bytes) => out.mac = bytes.try_into().ok().map(MacAddr),
+            LinkAttribute::LinkNetNsId(id) => out.other_netns = Some(id),
+            LinkAttribute::LinkInfo(infos) => out.kind = kind(out.kind, &infos),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn kind(plain: LinkKind, infos: &[LinkInfo]) -> LinkKind {
+    let data = infos.iter().find_map(|i| match i {
+        LinkInfo::Data(InfoData::Vxlan(infos)) => Some(infos.as_slice()),
+        _ => None,
+    });
+    let named = infos.iter().find_map(|i| if let LinkInfo::Kind(kind) = i { Some(kind) } else { None });
+    match named {
+        Some(InfoKind::Vxlan) => LinkKind::Vxlan(vxlan(data.unwrap_or_default())),
+        Some(_) if plain == LinkKind::Ethernet => LinkKind::VirtualEthernet,
+        _ => plain,
+    }
+}
+
+fn vxlan(infos: &[InfoVxlan]) -> Vxlan {
+    let mut out = Vxlan { vni: 0, port: 0, remote: None, learning: true };
+    for info in infos {
+        match info {
+            InfoVxlan::Id(vni) => out.vni = *vni,
+            InfoVxlan::Port(port) => out.port = *port,
+            InfoVxlan::Group(remote) => out.remote = Some(IpAddr::V4(*remote)),
+            InfoVxlan::Group6(remote) => out.remote = Some(IpAddr::V6(*remote)),
+            InfoVxlan::Learning(on) => out.learning = *on,
+            _ => {}
+        }
+    }
+    out
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    // IFA_LOCAL is the address itself; IFA_ADDRESS is the peer's on a point-to-point device, and all there is for IPv6.
+    let local = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let any = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Address(ip) => Some(*ip),
+        _ => None,
+    });
+    let net = IpNet::new(local.or(any)?, message.header.prefix_len).ok()?;
+    Some(Address {
+        link: message.header.index,
+        net,
+        global: message.header.scope == AddressScope::Universe,
+        secondary: message.header.flags.contains(AddressHeaderFlags::Secondary),
+    })
+}
+
+fn route(message: &RouteMessage) -> Option<KernelRoute> {
+    let header = &message.header;
+    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
+    let table = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    let wanted = header.address_family == AddressFamily::Inet
+        && header.kind == RouteType::Unicast
+        && table.unwrap_or(u32::from(header.table)) == main
+        && !header.flags.contains(RouteFlags::Cloned);
+    let dst = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(*ip),
+        _ => None,
+    });
+    let dst = Ipv4Net::new(dst.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED), header.destination_prefix_length);
+    let hops = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::MultiPath(hops) => hops.first(),
+        _ => None,
+    });
+    let inner = hops.map(|h| h.attributes.as_slice()).unwrap_or_default();
+    wanted.then_some(KernelRoute {
+        link: message.attributes.iter().find_map(oif).or(hops.map(|h| h.interface_index)),
+        dst: IpNet::V4(dst.ok()?),
+        gw: message.attributes.iter().chain(inner).find_map(gateway),
+        protocol: header.protocol,
+        scope: header.scope,
+        onlink: header.flags.contains(RouteFlags::Onlink),
+        metric: message.attributes.iter().find_map(priority).unwrap_or(0),
+    })
+}
+
+fn oif(attribute: &RouteAttribute) -> Option<u32> {
+    if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None }
+}
+
+fn priority(attribute: &RouteAttribute) -> Option<u32> {
+    if let RouteAttribute::Priority(metric) = attribute { Some(*metric) } else { None }
+}
+
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        RouteAttribute::Via(netlink_packet_route::route::RouteVia::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, MacAddr)> {
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let mut ip = None;
+    let mut mac = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes.as_slice().try_into().ok().map(MacAddr)
+            }
+            _ => {}
+        }
+    }
+    ip.zip(mac)
+}

@@ -1,0 +1,91 @@
+//! One VXLAN device: what makes two of them the same, and how one is made so that its underlay stays where it should.
+
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+use peerpods_podvm::network::MacAddr;
+
+use crate::kernel::{Link, LinkKind, Rtnl, failed, said};
+use crate::netns::Netns;
+use crate::tunnel::TunnelError;
+
+/// What outer Ethernet, IPv4, UDP and VXLAN headers take from the underlay's MTU, counted as the kernel does (the inner Ethernet
+/// header for the outer one), in bytes.
+pub(crate) const OVERHEAD: u32 = 50;
+
+/// The parameters that have to be the same for a device to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Vxlan {
+    pub(crate) vni: u32,
+    pub(crate) port: u16,
+    pub(crate) remote: Option<IpAddr>,
+    pub(crate) learning: bool,
+}
+
+/// How a device is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewDevice {
+    pub(crate) name: String,
+    pub(crate) vxlan: Vxlan,
+    pub(crate) mtu: u32,
+    /// `None` lets the kernel choose.
+    pub(crate) mac: Option<MacAddr>,
+}
+
+/// A device found in a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) index: u32,
+    pub(crate) vxlan: Vxlan,
+    /// Its UDP socket is in the namespace of the tunnel's own end (worker or VM), not in the pod's.
+    pub(crate) underlay_at_home: bool,
+    pub(crate) mtu: u32,
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) up: bool,
+}
+
+/// Looks for the VXLAN device `name` in the namespace of `inside`. A device of another kind is not ours, and not found.
+pub(crate) async fn find(inside: &Rtnl, home: &Netns, name: &str) -> Result<Option<Found>, TunnelError> {
+    let Some(Link { index, kind: LinkKind::Vxlan(vxlan), up, mtu, mac, other_netns, .. }) =
+        inside.link(name).await?
+    else {
+        return Ok(None);
+    };
+    let home_id = inside.netns_id(home).await?;
+    let underlay_at_home = other_netns.is_some() && other_netns == home_id;
+    Ok(Some(Found { index, vxlan, underlay_at_home, mtu, mac, up }))
+}
+
+/// Makes `device` in `inside`, by a request from `home`: the device appears where `inside` is and its UDP socket stays at `home`.
+/// Made elsewhere and moved, it would cost an RCU grace period (some 20 ms).
+///
+/// # Errors
+/// [`TunnelError::VniInUse`] when another device of `home` has the VNI and port.
+pub(crate) async fn create(
+    home: &Rtnl,
+    inside: &Netns,
+    inside_link: &Rtnl,
+    device: &NewDevice,
+) -> Result<(), TunnelError> {
+    let Vxlan { vni, port, remote, learning } = device.vxlan;
+    let Some(IpAddr::V4(remote)) = remote else {
+        let what = format!("a tunnel to {remote:?}; its ends need IPv4 addresses");
+        return Err(TunnelError::Unsupported { what });
+    };
+    let mut message = rtnetlink::LinkVxlan::new(&device.name, vni)
+        .port(port)
+        .remote(remote)
+        .learning(learning)
+        .mtu(device.mtu)
+        .setns_by_fd(inside.raw_fd());
+    if let Some(MacAddr(mac)) = device.mac {
+        message = message.address(mac.to_vec());
+    }
+    let Err(error) = home.add_link(message.build()).await else { return Ok(()) };
+    // EEXIST stands for two things: the VNI is taken, or the name is.
+    if said(&error, &[Errno::EEXIST]) && inside_link.link(&device.name).await?.is_none() {
+        return Err(TunnelError::VniInUse { vni, port });
+    }
+    let place = inside.path().display();
+    Err(failed(format!("create the VXLAN device {} in {place}", device.name))(error))
+}

@@ -1,0 +1,138 @@
+//! The worker end: the pod's interface joined to a VXLAN device in the pod's own network namespace.
+//!
+//! Owns the device [`DEVICE`] in pod namespaces and the redirections between it and the pod's interface. The device's UDP socket is
+//! in the namespace of the calling thread, the worker's. The pod's interface keeps its address: what it receives is redirected before
+//! the namespace's own IP stack sees it. Firewall rules, routes and sysctls of the worker are left alone.
+//!
+//! `interface` reads the pod's network, `plan` decides, this module observes and applies.
+
+mod interface;
+mod plan;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use peerpods_podvm::network::PodInterface;
+
+use self::plan::{End, Side, State, Step};
+use crate::kernel::{Rtnl, failed};
+use crate::netns::Netns;
+use crate::tunnel::{Tunnel, TunnelError, TunnelSpec};
+use crate::vxlan::{self, NewDevice};
+
+/// The VXLAN device's name in a pod's namespace, the same as stock's.
+pub(crate) const DEVICE: &str = "vxlan1";
+
+/// The worker end of pods' tunnels, in the kernel. Holds nothing: all is read from the kernel at each call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VxlanTunnel;
+
+impl VxlanTunnel {
+    /// The tunnels of the node whose network namespace the calling threads are in.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl Tunnel for VxlanTunnel {
+    async fn observe(&self, netns: &Path) -> Result<PodInterface, TunnelError> {
+        let pod = Netns::open(netns).await?.connect().await?;
+        let links = pod.links().await?;
+        let addresses = pod.addresses().await?;
+        let routes = pod.routes().await?;
+        let chosen = interface::choose(netns, &links, &addresses, &routes)?;
+        let neighbours = pod.permanent_neighbours(chosen.index).await?;
+        interface::describe(netns, chosen, &addresses, &routes, &neighbours)
+    }
+
+    async fn setup(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError> {
+        let place = Place::open(netns).await?;
+        let state = place.observe(spec).await?;
+        let pod_link = state.pod.as_ref().map(|pod| pod.link).ok_or_else(|| no_interface(netns, spec))?;
+        for step in plan::setup(&state, spec) {
+            place.apply(&step, spec, Some(pod_link)).await?;
+        }
+        Ok(())
+    }
+
+    async fn teardown(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError> {
+        let place = match Place::open(netns).await {
+            // The kernel removed the device with its namespace.
+            Err(TunnelError::NoNetns { .. }) => return Ok(()),
+            other => other?,
+        };
+        let state = place.observe(spec).await?;
+        let pod_link = state.pod.as_ref().map(|pod| pod.link);
+        for step in plan::teardown(&state) {
+            place.apply(&step, spec, pod_link).await?;
+        }
+        Ok(())
+    }
+}
+
+fn no_interface(netns: &Path, spec: &TunnelSpec) -> TunnelError {
+    let detail = format!("{} is not there", spec.pod_interface);
+    TunnelError::NoInterface { path: netns.to_owned(), detail }
+}
+
+/// Both namespaces of one pod's tunnel, open.
+struct Place {
+    home: Netns,
+    home_link: Rtnl,
+    netns: Netns,
+    pod_link: Rtnl,
+}
+
+impl Place {
+    async fn open(netns: &Path) -> Result<Self, TunnelError> {
+        let netns = Netns::open(netns).await?;
+        let pod_link = netns.connect().await?;
+        Ok(Self { home: Netns::own()?, home_link: Rtnl::here()?, netns, pod_link })
+    }
+
+    async fn observe(&self, spec: &TunnelSpec) -> Result<State, TunnelError> {
+        let pod = match self.pod_link.link(&spec.pod_interface).await? {
+            Some(link) => Some(Side {
+                link: link.index,
+                mtu: link.mtu,
+                received: self.pod_link.received(link.index).await?,
+            }),
+            None => None,
+        };
+        let device = vxlan::find(&self.pod_link, &self.home, DEVICE).await?;
+        let device_received = match &device {
+            Some(found) => self.pod_link.received(found.index).await?,
+            None => crate::kernel::tc::Received::default(),
+        };
+        Ok(State { pod, device, device_received })
+    }
+
+    async fn apply(&self, step: &Step, spec: &TunnelSpec, pod_link: Option<u32>) -> Result<(), TunnelError> {
+        let place = self.netns.path().display();
+        tracing::debug!(netns = %place, vni = spec.vni, ?step, "pod tunnel");
+        if let Step::CreateDevice { vxlan, mtu } = step {
+            let device = NewDevice { name: DEVICE.to_owned(), vxlan: vxlan.clone(), mtu: *mtu, mac: None };
+            return vxlan::create(&self.home_link, &self.netns, &self.pod_link, &device).await;
+        }
+        let device = self.pod_link.link(DEVICE).await?.map(|l| l.index).unwrap_or_default();
+        let index = |end: End| match end {
+            End::Pod => pod_link.unwrap_or_default(),
+            End::Device => device,
+        };
+        match step {
+            Step::CreateDevice { .. } => Ok(()),
+            Step::RemoveDevice { link } => self.pod_link.remove_link(*link).await,
+            Step::SetMtu { mtu } => self.pod_link.set_mtu(device, *mtu).await,
+            Step::SetUp => self.pod_link.set_up(device).await,
+            Step::AddQdisc(end) => self.pod_link.add_ingress(index(*end)).await,
+            Step::RemoveQdisc(end) => self.pod_link.remove_ingress(index(*end)).await,
+            Step::RemoveFilter(end, filter) => self.pod_link.remove_filter(index(*end), filter).await,
+            Step::AddRedirect(end) => {
+                self.pod_link.add_redirect(index(*end), index(end.other()), plan::PRIORITY).await
+            }
+        }
+        .map_err(failed(format!("{step} (pod interface {} in {place})", spec.pod_interface)))
+    }
+}

@@ -1,0 +1,13 @@
+//! Both ends of the tunnel against the kernel: a "worker" and a "VM" namespace joined by a veth pair as the underlay, pods' namespaces
+//! on the worker, `podns` in the VM. Nothing touches the machine's own network.
+
+#[cfg(test)]
+mod bed;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod path;
+#[cfg(test)]
+mod places;
+#[cfg(test)]
+mod refusal;
