@@ -3,7 +3,27 @@
 //! The *near* end is a small process per sandbox (`peerpods-link`) that owns the shim's connections, so that the node daemon may die
 //! without the shim noticing. The *far* end runs in `peerpods-guest`: it ends TLS, and forwards ttrpc frames to the agent's socket,
 //! rewriting two requests on the way. Neither end has a list of RPCs: one nobody here has heard of passes through.
+//!
+//! ```text
+//!            worker                                      VM
+//!  shim ──unix──▶ near (peerpods-link) ══TLS 15150══▶ far (peerpods-guest) ──unix──▶ kata-agent
+//!                   ▲ link.sock                          frames read, two requests rewritten
+//!                 daemon ([`process`], [`ca`])
+//! ```
+//!
+//! The near end copies bytes and holds one client certificate; only the daemon holds the authority ([`ca`]).
 
+pub mod ca;
+mod control;
+mod dial;
+pub mod far;
+pub mod frame;
+mod health;
 pub mod link;
+pub mod near;
+pub mod process;
+mod relay;
+pub mod rewrite;
+pub mod tls;
 
 pub use link::{Connected, Link, LinkError, LinkIdentity, LinkSpec, LinkTarget};

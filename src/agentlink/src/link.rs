@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use peerpods_podvm::SandboxId;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 /// A sandbox's link, before its VM exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct LinkSpec {
     pub agent_socket: PathBuf,
 }
 
-/// What the link proves itself with, and whom it trusts. PEM texts; prints nothing.
+/// What the link proves itself with, and whom it trusts. PEM texts; prints nothing, and wipes the key when dropped.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct LinkIdentity {
     /// The client certificate.
@@ -32,6 +33,12 @@ pub struct LinkIdentity {
 impl fmt::Debug for LinkIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LinkIdentity(..)")
+    }
+}
+
+impl Drop for LinkIdentity {
+    fn drop(&mut self) {
+        self.key.zeroize();
     }
 }
 

@@ -1,0 +1,218 @@
+//! The guest's end of the link: ends TLS, forwards frames to the agent's socket, rewrites two requests ([`crate::rewrite`]).
+//!
+//! ```text
+//! TCP ─▶ handshake (bounded in number and time) ─▶ first byte ─▶ agent socket (dialled now, not before)
+//!          shim → agent: frame by frame, streamed       agent → shim: bytes
+//! ```
+//!
+//! Each connection stands alone: one that breaks, or speaks no ttrpc, is closed and logged. No frame is held but the two kinds that are
+//! rewritten. The agent is not started, supervised or asked anything here.
+
+mod inbound;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::frame::FrameError;
+use crate::relay;
+use inbound::Inbound;
+
+/// How often the agent's socket is tried while the agent comes up.
+const AGENT_RETRY: Duration = Duration::from_millis(50);
+/// How long a refused peer is listened to, so that it reads the alert before the reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the guest's end needs.
+#[derive(Clone)]
+pub struct FarConfig {
+    /// Certificate, key and whom to admit: [`crate::tls::far_server`].
+    pub tls: Arc<ServerConfig>,
+    /// The agent's unix socket.
+    pub agent_socket: PathBuf,
+    /// The path every container's network namespace is set to.
+    pub pod_netns: PathBuf,
+    /// How long a caller's first byte waits for the agent to come up. Stock: 150 s.
+    pub agent_patience: Duration,
+    /// How long a peer may take for its TLS handshake.
+    pub handshake_timeout: Duration,
+    /// How many peers may be in their handshake at once; more wait in the listener's queue.
+    pub max_handshakes: usize,
+}
+
+impl FarConfig {
+    /// The usual patience and limits.
+    #[must_use]
+    pub fn new(tls: Arc<ServerConfig>, agent_socket: PathBuf, pod_netns: PathBuf) -> Self {
+        Self {
+            tls,
+            agent_socket,
+            pod_netns,
+            agent_patience: Duration::from_secs(150),
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 64,
+        }
+    }
+}
+
+/// Why a connection ended other than by its peers' will.
+#[derive(Debug, thiserror::Error)]
+enum ForwardError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("the connection ended inside a frame")]
+    Truncated,
+    #[error("the agent at {} did not come up within {after:?}: {last}", path.display())]
+    Agent { path: PathBuf, after: Duration, last: io::Error },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The guest's end of the link.
+pub struct Far {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: FarConfig,
+    netns: String,
+    acceptor: TlsAcceptor,
+}
+
+impl Far {
+    /// Nothing runs before [`Far::serve`].
+    #[must_use]
+    pub fn new(config: FarConfig) -> Self {
+        let netns = config.pod_netns.to_string_lossy().into_owned();
+        let acceptor = TlsAcceptor::from(config.tls.clone());
+        Self { inner: Arc::new(Inner { config, netns, acceptor }) }
+    }
+
+    /// Serves until `shutdown` is cancelled, then closes every connection and returns when all are gone. Errors of accepting (no more
+    /// file descriptors) are waited out.
+    ///
+    /// # Cancel safety
+    /// Dropping it stops accepting; connections under way are closed.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) {
+        let handshakes = Arc::new(Semaphore::new(self.inner.config.max_handshakes));
+        let connections = TaskTracker::new();
+        let closing = shutdown.child_token();
+        let _close_on_drop = closing.clone().drop_guard();
+        let accepting = async {
+            // The semaphore is never closed, so the loop ends by cancellation only.
+            while let Ok(permit) = handshakes.clone().acquire_owned().await {
+                let (tcp, peer) = accept(&listener).await;
+                let inner = self.inner.clone();
+                let closing = closing.clone();
+                connections.spawn(async move {
+                    closing.run_until_cancelled(inner.connection(tcp, peer, permit)).await;
+                });
+            }
+        };
+        closing.run_until_cancelled(accepting).await;
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; trying again");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Inner {
+    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        relay::tune(&tcp);
+        let handshake = self.acceptor.accept(tcp).into_fallible();
+        let tls = match timeout(self.config.handshake_timeout, handshake).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err((error, tcp))) => {
+                tracing::info!(%peer, %error, "TLS handshake failed");
+                linger(tcp).await;
+                return;
+            }
+            Err(_) => {
+                tracing::info!(%peer, after = ?self.config.handshake_timeout, "TLS handshake took too long");
+                return;
+            }
+        };
+        drop(permit);
+        tracing::debug!(%peer, "connected");
+        match self.forward(tls).await {
+            Ok(()) => tracing::debug!(%peer, "connection ended"),
+            Err(error) => tracing::warn!(%peer, %error, "connection closed"),
+        }
+    }
+
+    async fn forward(&self, tls: TlsStream<TcpStream>) -> Result<(), ForwardError> {
+        let (from_shim, to_shim) = tokio::io::split(tls);
+        let mut inbound = Inbound::new(from_shim);
+        if inbound.is_over().await? {
+            return Ok(());
+        }
+        let agent = tokio::select! {
+            agent = self.dial_agent() => agent?,
+            gone = inbound.gone() => return Ok(gone?),
+        };
+        let (from_agent, to_agent) = agent.into_split();
+        relay::both(inbound.forward(to_agent, &self.netns), downlink(from_agent, to_shim)).await
+    }
+
+    async fn dial_agent(&self) -> Result<UnixStream, ForwardError> {
+        let path: &Path = &self.config.agent_socket;
+        let after = self.config.agent_patience;
+        let started = Instant::now();
+        loop {
+            match UnixStream::connect(path).await {
+                Ok(agent) => return Ok(agent),
+                Err(last) if started.elapsed() >= after => {
+                    return Err(ForwardError::Agent { path: path.to_owned(), after, last });
+                }
+                Err(error) => tracing::trace!(%error, "the agent is not there yet"),
+            }
+            sleep(AGENT_RETRY).await;
+        }
+    }
+}
+
+/// Bytes from the agent to the shim; the agent's end becomes the connection's.
+async fn downlink(
+    mut from: tokio::net::unix::OwnedReadHalf,
+    mut to: WriteHalf<TlsStream<TcpStream>>,
+) -> Result<(), ForwardError> {
+    tokio::io::copy(&mut from, &mut to).await?;
+    Ok(to.shutdown().await?)
+}
+
+/// Closing with unread bytes resets the connection, which can overtake the alert that says why.
+async fn linger(mut tcp: TcpStream) {
+    let mut scrap = [0; 1024];
+    let drain = async {
+        tcp.shutdown().await?;
+        let mut left = 64;
+        while left > 0 && tcp.read(&mut scrap).await? > 0 {
+            left -= 1;
+        }
+        Ok::<(), io::Error>(())
+    };
+    let _ = timeout(LINGER, drain).await;
+}

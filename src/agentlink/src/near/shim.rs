@@ -1,0 +1,121 @@
+//! One connection of the shim.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+
+use super::commands::State;
+use crate::dial::{self, DialError, Guest, Target};
+use crate::relay;
+
+/// How long a guest that answered before is tried for a further connection. Longer than any shim waits.
+const DIAL_PATIENCE: Duration = Duration::from_secs(120);
+/// How much is taken from a shim whose guest is not there yet; more stays in the kernel's buffer.
+const HOLD: usize = 16 * 1024;
+
+/// Why a shim's connection ended other than by its peers' will.
+#[derive(Debug, thiserror::Error)]
+enum ShimError {
+    #[error("the guest could not be reached within {DIAL_PATIENCE:?}: {0}")]
+    Unreachable(String),
+    #[error("the guest was not accepted: {0}")]
+    Untrusted(String),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<DialError> for ShimError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Deadline(last) => Self::Unreachable(last),
+            DialError::Untrusted(reason) => Self::Untrusted(reason),
+        }
+    }
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(state: Arc<State>, shim: UnixStream) {
+    let _counted = Counted::new(&state.shims);
+    match forward(shim, state.guest.subscribe()).await {
+        Ok(()) => tracing::debug!("a shim's connection ended"),
+        Err(error) => tracing::warn!(%error, "a shim's connection was closed"),
+    }
+}
+
+async fn forward(mut shim: UnixStream, guest: watch::Receiver<Option<Arc<Target>>>) -> Result<(), ShimError> {
+    let mut early = BytesMut::new();
+    if read_more(&mut shim, &mut early).await? == 0 {
+        return Ok(());
+    }
+    let mut guest = tokio::select! {
+        reached = reach(guest) => reached?,
+        gone = hung_up(&mut shim, &mut early) => return Ok(gone?),
+    };
+    guest.write_all(&early).await?;
+    guest.flush().await?;
+    drop(early);
+    splice(shim, guest).await
+}
+
+async fn splice(shim: UnixStream, guest: Guest) -> Result<(), ShimError> {
+    let (mut from_shim, mut to_shim) = shim.into_split();
+    let (mut from_guest, mut to_guest) = tokio::io::split(guest);
+    let up = async {
+        tokio::io::copy(&mut from_shim, &mut to_guest).await?;
+        to_guest.shutdown().await
+    };
+    let down = async {
+        tokio::io::copy(&mut from_guest, &mut to_shim).await?;
+        to_shim.shutdown().await
+    };
+    Ok(relay::both(up, down).await?)
+}
+
+/// Waits for the daemon to name the guest, then dials it.
+async fn reach(mut guest: watch::Receiver<Option<Arc<Target>>>) -> Result<Guest, ShimError> {
+    let target = loop {
+        if let Some(target) = guest.borrow_and_update().clone() {
+            break target;
+        }
+        if guest.changed().await.is_err() {
+            return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
+        }
+    };
+    Ok(dial::until_trusted(&target, DIAL_PATIENCE).await?)
+}
+
+/// Ends when the shim closes; keeps what it says meanwhile, up to a bound.
+async fn hung_up(shim: &mut UnixStream, early: &mut BytesMut) -> io::Result<()> {
+    while early.len() < HOLD {
+        if read_more(shim, early).await? == 0 {
+            return Ok(());
+        }
+    }
+    std::future::pending().await
+}
+
+async fn read_more(shim: &mut UnixStream, early: &mut BytesMut) -> io::Result<usize> {
+    early.reserve(HOLD - early.len().min(HOLD - 1));
+    shim.read_buf(early).await
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,204 @@
+//! The daemon's view of links: starting the process, asking it, ending it.
+//!
+//! Nothing is remembered here. What runs is found by its control socket, so a restarted daemon, or two callers, see the same. The link
+//! process is told its keys over that socket only, after its owner was checked.
+
+mod ask;
+mod kill;
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::control::{Ask, Body};
+pub use crate::control::{GuestState, Status};
+use crate::link::{Connected, Link, LinkError, LinkSpec, LinkTarget};
+use crate::near::Places;
+use ask::{Conversation, Failure};
+use kill::Process;
+
+/// How long a link process may take to answer on its control socket.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a link process that was asked to close may take.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// How much later than its deadline a `connect` is given up, should the process hang.
+const ANSWER_SLACK: Duration = Duration::from_secs(5);
+
+/// Links as processes of the program `peerpods-link`.
+#[derive(Debug, Clone)]
+pub struct LinkProcesses {
+    program: PathBuf,
+}
+
+impl LinkProcesses {
+    /// `program` is the path of `peerpods-link`; nothing is started.
+    #[must_use]
+    pub fn new(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// What the sandbox's link is doing; none when there is no link.
+    ///
+    /// # Errors
+    /// When a process is there and does not answer.
+    pub async fn status(&self, spec: &LinkSpec) -> Result<Option<Status>, LinkError> {
+        let Ok(places) = Places::beside(&spec.agent_socket) else { return Ok(None) };
+        let mut conversation = match Conversation::begin(&places.control).await {
+            Ok(conversation) => conversation,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(source) => return Err(unreachable(spec, source)),
+        };
+        match conversation.ask(&Ask::status(), START_PATIENCE).await {
+            Ok(Body::Status(status)) if status.sandbox == spec.sandbox.as_str() => Ok(Some(status)),
+            Ok(other) => Err(unexpected(spec, &other)),
+            Err(failure) => Err(failure.of(spec)),
+        }
+    }
+
+    async fn start(&self, spec: &LinkSpec, places: &Places) -> Result<(), LinkError> {
+        let failed = |source| self.not_started(spec, source);
+        DirBuilder::new().recursive(true).mode(0o700).create(&places.dir).map_err(failed)?;
+        let launcher = Command::new(&self.program)
+            .args(["--sandbox", spec.sandbox.as_str(), "--agent-socket"])
+            .arg(&spec.agent_socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let ended = timeout(START_PATIENCE, launcher.wait_with_output()).await;
+        let output = ended.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(1000).collect();
+        Err(failed(io::Error::other(format!("{} ({said})", output.status))))
+    }
+
+    fn not_started(&self, spec: &LinkSpec, source: io::Error) -> LinkError {
+        LinkError::Start { sandbox: spec.sandbox.clone(), program: self.program.clone(), source }
+    }
+
+    /// Waits for the process that was started, by us or by somebody at the same time.
+    async fn wait_until_it_answers(&self, spec: &LinkSpec) -> Result<(), LinkError> {
+        let until = Instant::now() + START_PATIENCE;
+        loop {
+            match self.status(spec).await {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) if Instant::now() < until => sleep(Duration::from_millis(20)).await,
+                Ok(None) => return Err(unreachable(spec, io::ErrorKind::TimedOut.into())),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Link for LinkProcesses {
+    async fn open(&self, spec: &LinkSpec) -> Result<(), LinkError> {
+        let places = Places::beside(&spec.agent_socket)
+            .map_err(|e| self.not_started(spec, io::Error::new(io::ErrorKind::InvalidInput, e)))?;
+        if self.status(spec).await?.is_some() {
+            return Ok(());
+        }
+        let started = match self.start(spec, &places).await {
+            Ok(()) => self.wait_until_it_answers(spec).await,
+            // Somebody else's start may have won; then theirs answers.
+            Err(error) => match self.status(spec).await {
+                Ok(Some(_)) => Ok(()),
+                _ => Err(error),
+            },
+        };
+        if started.is_err() {
+            let _ = self.close(spec).await;
+        }
+        started
+    }
+
+    async fn connect(&self, spec: &LinkSpec, target: &LinkTarget) -> Result<Connected, LinkError> {
+        let places = Places::beside(&spec.agent_socket)
+            .map_err(|e| unreachable(spec, io::Error::new(io::ErrorKind::InvalidInput, e)))?;
+        let begun = Conversation::begin(&places.control).await;
+        let mut conversation = begun.map_err(|source| unreachable(spec, source))?;
+        let patience = target.deadline.saturating_add(ANSWER_SLACK);
+        let sandbox = spec.sandbox.clone();
+        match conversation.ask(&Ask::connect(target), patience).await.map_err(|f| f.of(spec))? {
+            Body::Connected(connected) => Ok(connected),
+            Body::Deadline { address, after, last } => {
+                Err(LinkError::Deadline { sandbox, address, after, last })
+            }
+            Body::Untrusted { address, reason } => Err(LinkError::Untrusted { sandbox, address, reason }),
+            other => Err(unexpected(spec, &other)),
+        }
+    }
+
+    async fn close(&self, spec: &LinkSpec) -> Result<(), LinkError> {
+        // Where no link can be, none is.
+        let Ok(places) = Places::beside(&spec.agent_socket) else { return Ok(()) };
+        if let Some((process, mut conversation)) = running(&places).await {
+            let asked = conversation.ask(&Ask::close(), CLOSE_PATIENCE).await;
+            if asked.is_err() || !process.ends_within(CLOSE_PATIENCE).await {
+                process.kill();
+            }
+            if !process.ends_within(CLOSE_PATIENCE).await {
+                return Err(unreachable(spec, io::Error::other("it cannot be killed")));
+            }
+        }
+        for path in [&places.control, &places.agent, &places.log] {
+            remove(path).map_err(|source| unreachable(spec, source))?;
+        }
+        // The directory may have been made by `open`; whoever keeps something else there keeps it.
+        let _ = fs::remove_dir(&places.dir);
+        Ok(())
+    }
+}
+
+/// The process behind the control socket, or behind the agent socket when the other was removed.
+async fn running(places: &Places) -> Option<(Process, Conversation)> {
+    for socket in [&places.control, &places.agent] {
+        if let Ok(conversation) = Conversation::begin(socket).await {
+            return Some((Process::find(conversation.peer)?, conversation));
+        }
+    }
+    None
+}
+
+fn remove(path: &std::path::Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+fn unreachable(spec: &LinkSpec, source: io::Error) -> LinkError {
+    LinkError::Unreachable { sandbox: spec.sandbox.clone(), source }
+}
+
+fn unexpected(spec: &LinkSpec, body: &Body) -> LinkError {
+    let answer = match body {
+        Body::Error { message } => message.clone(),
+        other => format!("{other:?}"),
+    };
+    LinkError::Protocol { sandbox: spec.sandbox.clone(), answer }
+}
+
+impl Failure {
+    fn of(self, spec: &LinkSpec) -> LinkError {
+        match self {
+            Failure::Io(source) => unreachable(spec, source),
+            Failure::Answer(answer) => LinkError::Protocol { sandbox: spec.sandbox.clone(), answer },
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! One control connection, from the daemon's side.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use crate::control::{Answer, Ask, Body, Lines, VERSION, to_line};
+
+/// Why there is no answer.
+pub(super) enum Failure {
+    Io(io::Error),
+    /// There is one, and it cannot be read.
+    Answer(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A connection to a link process. Dropping it hangs up, which stops a dialling it asked for.
+pub(super) struct Conversation {
+    /// The process that listens, by the kernel's word.
+    pub(super) peer: i32,
+    lines: Lines<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+}
+
+impl Conversation {
+    /// Connects, and makes sure that the other side runs as us: it will be told keys.
+    pub(super) async fn begin(socket: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket).await?;
+        let peer = stream.peer_cred()?;
+        if peer.uid() != nix::unistd::geteuid().as_raw() {
+            let text = format!("the control socket belongs to uid {}", peer.uid());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        let pid = peer.pid().ok_or_else(|| io::Error::other("the kernel does not say who listens"))?;
+        let (read, write) = stream.into_split();
+        Ok(Self { peer: pid, lines: Lines::new(read), write })
+    }
+
+    pub(super) async fn ask(&mut self, ask: &Ask<'_>, patience: Duration) -> Result<Body, Failure> {
+        let line = to_line(ask)?;
+        let exchange = async {
+            self.write.write_all(&line).await?;
+            self.lines.next().await
+        };
+        let answered =
+            timeout(patience, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        let line = answered?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let answer: Answer = serde_json::from_slice(&line)
+            .map_err(|_| Failure::Answer(String::from_utf8_lossy(&line).chars().take(200).collect()))?;
+        if answer.v == VERSION {
+            Ok(answer.body)
+        } else {
+            Err(Failure::Answer(format!("version {}", answer.v)))
+        }
+    }
+}

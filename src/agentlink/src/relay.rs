@@ -1,0 +1,88 @@
+//! Two directions of one connection, run together and ended together.
+
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long one direction may go on after the agent's side of the other has ended: enough to carry what was under way.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs both directions. The end of `up` (the shim said all it will) is a half-close: `down` goes on, because answers may be
+/// outstanding. The end of `down` (the agent will answer nothing more) ends the whole after a grace. Both futures must pass their
+/// own end on to their writer.
+pub(crate) async fn both<E>(
+    up: impl Future<Output = Result<(), E>>,
+    down: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    both_with(GRACE, up, down).await
+}
+
+async fn both_with<E>(
+    grace: Duration,
+    up: impl Future<Output = Result<(), E>>,
+    down: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    tokio::pin!(up, down);
+    tokio::select! {
+        ended = &mut down => {
+            ended?;
+            timeout(grace, up).await.unwrap_or(Ok(()))
+        }
+        ended = &mut up => match ended {
+            Ok(()) => down.await,
+            Err(error) => {
+                // What the agent said before it went is still worth delivering.
+                let _ = timeout(grace, down).await;
+                Err(error)
+            }
+        },
+    }
+}
+
+/// Small frames go at once, and a peer that vanished without a word is noticed after four minutes, which is longer than any drop of
+/// the network a shim lives through. Best effort: a connection without these options works.
+pub(crate) fn tune(stream: &TcpStream) {
+    let kept = stream
+        .set_nodelay(true)
+        .and_then(|()| Ok(setsockopt(stream, sockopt::KeepAlive, &true)?))
+        .and_then(|()| Ok(setsockopt(stream, sockopt::TcpKeepIdle, &60)?))
+        .and_then(|()| Ok(setsockopt(stream, sockopt::TcpKeepInterval, &15)?))
+        .and_then(|()| Ok(setsockopt(stream, sockopt::TcpKeepCount, &12)?));
+    if let Err(error) = kept {
+        tracing::debug!(%error, "cannot set keep-alive");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn answers_go_on_after_the_caller_has_said_all() {
+        let slow = async {
+            tokio::time::sleep(4 * SHORT).await;
+            Ok::<(), ()>(())
+        };
+        let started = tokio::time::Instant::now();
+        both_with(SHORT, async { Ok(()) }, slow).await.unwrap();
+        assert!(started.elapsed() >= 4 * SHORT);
+    }
+
+    #[tokio::test]
+    async fn the_callers_side_ends_soon_after_the_agents() {
+        let started = tokio::time::Instant::now();
+        both_with(SHORT, std::future::pending::<Result<(), ()>>(), async { Ok(()) }).await.unwrap();
+        assert!(started.elapsed() >= SHORT);
+    }
+
+    #[tokio::test]
+    async fn an_error_towards_the_agent_is_told_after_its_last_words() {
+        let told =
+            both_with(SHORT, async { Err("broken") }, std::future::pending::<Result<(), &str>>()).await;
+        assert_eq!(told, Err("broken"));
+    }
+}

@@ -1,0 +1,14 @@
+//! The whole link: the real `peerpods-link`, real TLS, the real guest end, and a ttrpc server in place of the agent.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what the tests share fails the test by panicking, as the tests do"
+)]
+
+mod detach;
+mod limits;
+mod namespaces;
+mod path;
+mod support;
+mod trust;
+mod wire;
