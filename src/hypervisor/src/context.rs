@@ -1,0 +1,123 @@
+//! What every driver shares: the configuration, the seams, and what was found out once at start.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ipnet::IpNet;
+use peerpods_agentlink::Link;
+use peerpods_agentlink::ca::ClusterCa;
+use peerpods_podnet::Tunnel;
+use peerpods_podvm::ClusterId;
+use peerpods_provider::{Facts, Provider};
+
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::ledger::Ledger;
+
+/// The seams, filled in by whoever composes the service.
+#[derive(Clone)]
+pub struct Parts {
+    /// Who makes VMs.
+    pub provider: Arc<dyn Provider>,
+    /// The worker end of the pods' tunnels.
+    pub tunnel: Arc<dyn Tunnel>,
+    /// The near ends of the links to the agents.
+    pub link: Arc<dyn Link>,
+    /// The cluster's record of VMs.
+    pub ledger: Arc<dyn Ledger>,
+}
+
+/// Shared by all drivers, never changed after start.
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) parts: Parts,
+    pub(crate) facts: Facts,
+    pub(crate) cluster: ClusterId,
+    pub(crate) authority: ClusterCa,
+    pub(crate) worker_address: IpNet,
+    pub(crate) journal: Journal,
+    pub(crate) vnis: Vnis,
+    pub(crate) boot_id: String,
+}
+
+/// VXLAN network identifiers in use. Each is kept for a sandbox's life and is in its record, so a restart hands none out twice.
+#[derive(Debug)]
+pub(crate) struct Vnis {
+    lowest: u32,
+    taken: Mutex<BTreeSet<u32>>,
+}
+
+/// The largest VXLAN network identifier (24 bits).
+const VNI_MAX: u32 = 0x00ff_ffff;
+
+impl Vnis {
+    pub(crate) fn new(lowest: u32, taken: impl IntoIterator<Item = u32>) -> Self {
+        Self { lowest, taken: Mutex::new(taken.into_iter().collect()) }
+    }
+
+    /// The lowest free one, or `None` when all 16 million are taken.
+    pub(crate) fn take(&self) -> Option<u32> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = (self.lowest..=VNI_MAX).find(|vni| !taken.contains(vni))?;
+        taken.insert(free);
+        Some(free)
+    }
+
+    pub(crate) fn release(&self, vni: u32) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&vni);
+    }
+}
+
+/// The id in `state_dir/cluster-id`, made at first start.
+///
+/// # Errors
+/// When the file cannot be read or made, or holds no valid id.
+pub(crate) fn cluster_id(state_dir: &Path) -> io::Result<ClusterId> {
+    let path = state_dir.join("cluster-id");
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let id = uuid::Uuid::new_v4().to_string();
+            let temp = state_dir.join("cluster-id.tmp");
+            fs::write(&temp, format!("{id}\n"))?;
+            fs::File::open(&temp)?.sync_all()?;
+            fs::rename(&temp, &path)?;
+            id.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// This boot of the node, from the kernel.
+///
+/// # Errors
+/// When procfs is not there.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vnis_are_unique_and_come_back() {
+        let vnis = Vnis::new(10, [10, 12]);
+        assert_eq!((vnis.take(), vnis.take()), (Some(11), Some(13)));
+        vnis.release(11);
+        assert_eq!(vnis.take(), Some(11));
+        assert_eq!(Vnis::new(VNI_MAX, [VNI_MAX]).take(), None);
+    }
+
+    #[test]
+    fn the_cluster_id_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = cluster_id(dir.path()).unwrap();
+        assert_eq!(cluster_id(dir.path()).unwrap(), first);
+        fs::write(dir.path().join("cluster-id"), "no/id").unwrap();
+        assert!(cluster_id(dir.path()).is_err());
+    }
+}

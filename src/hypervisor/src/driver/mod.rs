@@ -1,0 +1,343 @@
+//! One driver task owns one sandbox: it takes requests one after the other, asks the admission table, records, acts, publishes.
+//!
+//! ```text
+//!  rpc ──Message──▶ Driver ── decide ──▶ record (fsync) ──▶ act: birth │ start │ unwind
+//!                     └────────── watch<Published> ──▶ rpc, admin
+//! ```
+//!
+//! Birth runs in the task itself: it is short. A start and an unwinding run as a future the task polls beside its requests, so that a
+//! Stop is heard at once; cancelling a start is dropping that future, which is safe because everything it makes was recorded before
+//! and is found again. Nobody else touches the sandbox, so there is no lock.
+
+mod birth;
+mod console;
+mod start;
+mod unwind;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
+use peerpods_agentlink::LinkSpec;
+use peerpods_podvm::SandboxId;
+use peerpods_podvm::admission::{Decision, Event, Request, State, decide, next};
+use peerpods_podvm::annotations::PodRequest;
+use peerpods_provider::VmKey;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::record::{Record, Stage};
+use crate::state::Publisher;
+
+/// What CreateVM asked for, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) request: PodRequest,
+    pub(crate) netns: PathBuf,
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Arc<Failure>>>;
+
+/// What may be said to a driver. A reply that is dropped unanswered means the driver was at its end: look the sandbox up again.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// CreateVM; answered with the agent socket.
+    Create(Box<Ask>, Reply<PathBuf>),
+    /// StartVM; answered when the agent answers. When every caller has dropped its end, the start is called off.
+    Start(Reply<()>),
+    /// StopVM; answered as soon as it is recorded and the link is closed.
+    Stop(Reply<()>),
+}
+
+enum Work {
+    Start(BoxFuture<'static, Result<Record, Failure>>),
+    /// Putting tunnel and link of a running pod in order after a restart of the service.
+    Reattach(BoxFuture<'static, ()>),
+    Unwind(BoxFuture<'static, ()>),
+}
+
+enum Done {
+    Start(Result<Box<Record>, Failure>),
+    Reattach,
+    Unwind,
+}
+
+/// The owner of one sandbox.
+pub(crate) struct Driver {
+    context: Arc<Context>,
+    publisher: Arc<Publisher>,
+    requests: mpsc::Receiver<Message>,
+    shutdown: CancellationToken,
+    record: Option<Record>,
+    work: Option<Work>,
+    starters: Vec<Reply<()>>,
+    netns_missing_since: Option<Instant>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        publisher: Publisher,
+        requests: mpsc::Receiver<Message>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            context,
+            publisher: Arc::new(publisher),
+            requests,
+            shutdown,
+            record: None,
+            work: None,
+            starters: Vec::new(),
+            netns_missing_since: None,
+        }
+    }
+
+    /// Takes over a sandbox from the journal of an earlier run of the service.
+    pub(crate) async fn resume(mut self, record: Record) {
+        let stage = record.stage_after_restart(&self.context.boot_id);
+        info!(sandbox = %record.sandbox, was = ?record.stage, now = ?stage, "taking over");
+        self.publisher.record(&record);
+        self.record = Some(record.clone());
+        match stage {
+            Stage::Created => {
+                self.publisher.enter(State::Created);
+                self.work = Some(Work::Reattach(birth::reopen(self.context.clone(), record).boxed()));
+            }
+            Stage::Running => {
+                self.publisher.enter(State::Running);
+                self.work = Some(Work::Reattach(start::reattach(self.context.clone(), record).boxed()));
+            }
+            Stage::Starting | Stage::Stopping => self.begin_unwinding().await,
+        }
+        self.run().await;
+    }
+
+    /// Serves the sandbox until it is gone, or the service shuts down and leaves it as it is.
+    pub(crate) async fn run(mut self) {
+        let mut sweep = tokio::time::interval(self.context.config.sweep_interval);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let shutdown = self.shutdown.clone();
+        let mut leaving = false;
+        while self.publisher.state() != State::Gone {
+            tokio::select! {
+                message = self.requests.recv() => match message {
+                    Some(message) => self.take(message).await,
+                    None => return,
+                },
+                done = run_work(&mut self.work) => self.finished(done).await,
+                () = all_left(&mut self.starters), if !self.starters.is_empty() => {
+                    self.stop_because(Failure::Cancelled { sandbox: self.sandbox(), by: "its caller went away" }).await;
+                }
+                _ = sweep.tick() => self.look_around().await,
+                () = shutdown.cancelled(), if !leaving => {
+                    leaving = true;
+                    match self.publisher.state() {
+                        State::Starting => self.stop_because(Failure::ShuttingDown).await,
+                        State::Stopping => {}
+                        // Running and created sandboxes go on without us: their link processes hold the shim's connections.
+                        State::None | State::Created | State::Running | State::Gone => return,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) {
+        let state = self.publisher.state();
+        match message {
+            Message::Create(ask, reply) => match decide(state, Request::Create) {
+                Decision::Queue => self.be_born(*ask, reply).await,
+                Decision::Deny(reason) => self.deny(reply, &reason),
+                _ => send(reply, self.same_answer(&ask)),
+            },
+            Message::Start(reply) => match decide(state, Request::Start) {
+                Decision::Queue => self.begin_start(reply).await,
+                Decision::Join => self.starters.push(reply),
+                Decision::Deny(reason) => self.deny(reply, &reason),
+                _ => send(reply, Ok(())),
+            },
+            Message::Stop(reply) => {
+                if decide(state, Request::Stop).is_work() {
+                    self.fail_starters(&Arc::new(Failure::Cancelled {
+                        sandbox: self.sandbox(),
+                        by: "StopVM",
+                    }));
+                    self.begin_unwinding().await;
+                }
+                send(reply, Ok(()));
+            }
+        }
+    }
+
+    fn deny<T>(&self, reply: Reply<T>, reason: &dyn std::fmt::Display) {
+        let denied = Failure::Denied { sandbox: self.sandbox(), reason: reason.to_string() };
+        send(reply, Err(Arc::new(denied)));
+    }
+
+    fn same_answer(&self, ask: &Ask) -> Result<PathBuf, Arc<Failure>> {
+        match &self.record {
+            Some(record) if record.request == ask.request && record.netns == ask.netns => {
+                Ok(record.agent_socket.clone())
+            }
+            _ => Err(Arc::new(Failure::Conflict(ask.sandbox.clone()))),
+        }
+    }
+
+    async fn be_born(&mut self, ask: Ask, reply: Reply<PathBuf>) {
+        match birth::birth(&self.context, &self.publisher, &ask).await {
+            Ok(record) => {
+                send(reply, Ok(record.agent_socket.clone()));
+                self.record = Some(record);
+                self.publisher.enter(next(State::None, Event::Accepted(Request::Create)));
+            }
+            Err(failure) => {
+                warn!(sandbox = %ask.sandbox, error = failure.chain(), "create refused");
+                let failure = Arc::new(failure);
+                self.publisher.fail(failure.clone());
+                self.publisher.enter(State::Gone);
+                send(reply, Err(failure));
+            }
+        }
+    }
+
+    async fn begin_start(&mut self, reply: Reply<()>) {
+        let Some(record) = &mut self.record else { return };
+        let began = Instant::now();
+        let before = record.stage;
+        record.stage = Stage::Starting;
+        if let Err(source) = self.context.journal.append(record).await {
+            record.stage = before;
+            let sandbox = record.sandbox.clone();
+            return send(reply, Err(Arc::new(Failure::Journal { sandbox, source })));
+        }
+        self.publisher.record(record);
+        self.publisher.enter(next(State::Created, Event::Accepted(Request::Start)));
+        self.starters.push(reply);
+        let start = start::start(self.context.clone(), self.publisher.clone(), record.clone(), began);
+        self.work = Some(Work::Start(start.boxed()));
+    }
+
+    async fn finished(&mut self, done: Done) {
+        self.work = None;
+        match done {
+            Done::Reattach => {}
+            Done::Unwind => self.publisher.enter(next(State::Stopping, Event::DeletionConfirmed)),
+            Done::Start(Ok(record)) => {
+                info!(sandbox = %record.sandbox, vm = ?record.instance.as_ref().map(|i| &i.id), "running");
+                self.record = Some(*record);
+                self.publisher.enter(next(State::Starting, Event::Started));
+                for reply in self.starters.drain(..) {
+                    send(reply, Ok(()));
+                }
+            }
+            Done::Start(Err(failure)) => self.stop_because(failure).await,
+        }
+    }
+
+    /// Nobody asked for it, but the sandbox has to go: tells those who wait for the start, after the intent is recorded.
+    async fn stop_because(&mut self, failure: Failure) {
+        warn!(sandbox = %self.sandbox(), error = failure.chain(), "unwinding");
+        let failure = Arc::new(failure);
+        self.publisher.fail(failure.clone());
+        self.begin_unwinding().await;
+        self.fail_starters(&failure);
+    }
+
+    fn fail_starters(&mut self, failure: &Arc<Failure>) {
+        for reply in self.starters.drain(..) {
+            send(reply, Err(failure.clone()));
+        }
+    }
+
+    /// Records that the sandbox is to go, closes its link and begins removing the rest. When this returns, nothing can stop the
+    /// removal but a confirmed end.
+    async fn begin_unwinding(&mut self) {
+        self.work = None;
+        // A start that was under way may have recorded more than this task was told.
+        if let Some(latest) = self.publisher.latest_record() {
+            self.record = Some(latest);
+        }
+        let Some(record) = &mut self.record else {
+            return self.publisher.enter(State::Gone);
+        };
+        record.stage = Stage::Stopping;
+        if let Err(e) = self.context.journal.append(record).await {
+            // A Stop is never denied: the older record on disk leads to the same deletion after a crash, or to a pod whose shim is gone.
+            error!(sandbox = %record.sandbox, error = %e, "cannot record the stop; going on with it");
+        }
+        self.publisher.record(record);
+        self.publisher.enter(State::Stopping);
+        unwind::close_link(&self.context, record).await;
+        self.work = Some(Work::Unwind(unwind::unwind(self.context.clone(), record.clone()).boxed()));
+    }
+
+    /// What no request tells us: a sandbox nobody ever started, a pod network that is gone.
+    async fn look_around(&mut self) {
+        let (Some(record), state) = (&self.record, self.publisher.state()) else { return };
+        if !matches!(state, State::Created | State::Starting | State::Running) {
+            return;
+        }
+        let config = &self.context.config;
+        if state == State::Created && age(record) >= config.unstarted_ttl {
+            let reason = format!("created {:?} ago and never started", age(record));
+            return self.stop_because(Failure::Denied { sandbox: self.sandbox(), reason }).await;
+        }
+        if unwind::netns_exists(&record.netns).await {
+            self.netns_missing_since = None;
+            return;
+        }
+        let since = *self.netns_missing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= config.netns_gone_ttl {
+            let reason = format!("its network namespace {} is gone", record.netns.display());
+            self.stop_because(Failure::Denied { sandbox: self.sandbox(), reason }).await;
+        }
+    }
+
+    fn sandbox(&self) -> SandboxId {
+        self.publisher.sandbox()
+    }
+}
+
+fn age(record: &Record) -> Duration {
+    let created = UNIX_EPOCH + Duration::from_millis(record.created_unix_ms);
+    SystemTime::now().duration_since(created).unwrap_or_default()
+}
+
+/// A caller that is gone does not need its answer.
+fn send<T>(reply: Reply<T>, answer: Result<T, Arc<Failure>>) {
+    drop(reply.send(answer));
+}
+
+async fn run_work(work: &mut Option<Work>) -> Done {
+    match work {
+        Some(Work::Start(start)) => Done::Start(start.await.map(Box::new)),
+        Some(Work::Reattach(reattach)) => {
+            reattach.await;
+            Done::Reattach
+        }
+        Some(Work::Unwind(unwind)) => {
+            unwind.await;
+            Done::Unwind
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn all_left(starters: &mut [Reply<()>]) {
+    join_all(starters.iter_mut().map(oneshot::Sender::closed)).await;
+}
+
+pub(crate) fn link_spec(record: &Record) -> LinkSpec {
+    LinkSpec { sandbox: record.sandbox.clone(), agent_socket: record.agent_socket.clone() }
+}
+
+pub(crate) fn key(context: &Context, record: &Record) -> VmKey {
+    VmKey { cluster: context.cluster.clone(), sandbox: record.sandbox.clone() }
+}

@@ -1,0 +1,347 @@
+//! From StartVM to an agent that answers: certificate → user data → VM → address → tunnel → link. Every step is recorded before it
+//! has an effect, so this future may be dropped anywhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peerpods_agentlink::{Connected, LinkError, LinkIdentity, LinkTarget};
+use peerpods_podnet::TunnelSpec;
+use peerpods_podvm::guest_config::{ApfConfig, SecretText};
+use peerpods_podvm::initdata::InitData;
+use peerpods_podvm::network::{PodInterface, PodNetwork};
+use peerpods_podvm::user_data::{APF_PATH, CloudConfig, File, INITDATA_PATH};
+use peerpods_provider::{Console, Instance, UserData, VmSize, VmSpec, VmState};
+use tracing::warn;
+
+use super::console::tail;
+use super::{key, link_spec};
+use crate::context::Context;
+use crate::failure::{ConsoleTail, Failure};
+use crate::record::{InstanceRecord, Record, Stage, TunnelRecord};
+use crate::state::Publisher;
+
+/// How often the provider is asked while a VM has no address yet.
+const ADDRESS_POLL: Duration = Duration::from_millis(250);
+/// How often the provider is asked whether the VM still lives while its agent is waited for.
+const ALIVE_POLL: Duration = Duration::from_secs(1);
+/// Left of the start's budget for the link's own answer to arrive.
+const ANSWER_MARGIN: Duration = Duration::from_millis(500);
+
+/// The start of one sandbox.
+struct Start {
+    context: Arc<Context>,
+    publisher: Arc<Publisher>,
+    record: Record,
+    console: Option<Console>,
+    deadline: Instant,
+}
+
+/// Starts the VM and answers the record of a running sandbox.
+pub(super) async fn start(
+    context: Arc<Context>,
+    publisher: Arc<Publisher>,
+    record: Record,
+    began: Instant,
+) -> Result<Record, Failure> {
+    let budget = context.config.start_deadline;
+    let mut start = Start { context, publisher, record, console: None, deadline: began + budget };
+    let ended = tokio::time::timeout_at(start.deadline.into(), start.run(began)).await;
+    match ended {
+        Ok(Ok(())) => Ok(start.record),
+        Ok(Err(failure)) => Err(failure),
+        Err(_elapsed) => Err(Failure::Deadline {
+            sandbox: start.record.sandbox.clone(),
+            budget,
+            reached: start.publisher.reached().to_owned(),
+            console: tail(start.console.as_ref()).await,
+        }),
+    }
+}
+
+impl Start {
+    async fn run(&mut self, began: Instant) -> Result<(), Failure> {
+        self.publisher.phase("start recorded", began, String::new());
+        let pod = self.observe().await?;
+        let spec = self.spec(&pod)?;
+        let address = self.make_vm(&spec).await?;
+        let (instance, remote) = address;
+        self.lay_tunnel(&pod, remote).await?;
+        self.reach_agent(&instance, remote).await?;
+        let recording = Instant::now();
+        self.record.stage = Stage::Running;
+        self.write().await?;
+        self.publisher.phase("running recorded", recording, String::new());
+        self.publisher.phase("StartVM in all", began, String::new());
+        Ok(())
+    }
+
+    async fn observe(&self) -> Result<PodInterface, Failure> {
+        let observed = self.context.parts.tunnel.observe(&self.record.netns).await;
+        observed.map_err(|source| Failure::Network {
+            sandbox: self.record.sandbox.clone(),
+            source: source.into(),
+        })
+    }
+
+    fn spec(&self, pod: &PodInterface) -> Result<VmSpec, Failure> {
+        let began = Instant::now();
+        let user_data = self.user_data(pod)?;
+        let request = &self.record.request;
+        self.publisher.phase("user data made", began, format!("{} bytes", user_data.len()));
+        Ok(VmSpec {
+            name: self.record.vm_name.clone(),
+            image: request.image.clone(),
+            machine_type: request.machine_type.clone(),
+            size: VmSize {
+                vcpus: request.vcpus.unwrap_or(0),
+                memory_mib: request.memory_mib.unwrap_or(0),
+                gpus: request.gpus,
+            },
+            user_data: UserData::new(user_data),
+            tags: BTreeMap::from([
+                ("namespace".to_owned(), request.pod_namespace.clone()),
+                ("pod".to_owned(), request.pod_name.clone()),
+            ]),
+        })
+    }
+
+    fn user_data(&self, pod: &PodInterface) -> Result<String, Failure> {
+        let authority = &self.context.authority;
+        let server = authority.issue_server(&self.record.vm_name).map_err(|e| self.certificate(e))?;
+        let request = &self.record.request;
+        let apf = ApfConfig {
+            pod_network: Some(self.pod_network(pod)),
+            pod_namespace: request.pod_namespace.clone(),
+            pod_name: request.pod_name.clone(),
+            tls_server_key: Some(SecretText::new(server.expose_key())),
+            tls_server_cert: Some(server.certificate.clone()),
+            tls_client_ca: Some(authority.certificate_pem().to_owned()),
+            tls_min_version: None,
+            tls_cipher_suites: Vec::new(),
+        };
+        let mut files = vec![File::new(APF_PATH, apf.to_json())];
+        let given = request.initdata.as_ref().map(InitData::encode);
+        if let Some(initdata) = given.or_else(|| self.context.config.initdata.clone()) {
+            files.push(File::new(INITDATA_PATH, initdata));
+        }
+        let document = CloudConfig::new(files);
+        let invalid = |e: &dyn std::fmt::Display| {
+            Failure::Invalid(format!("user data of sandbox {}: {e}", self.record.sandbox))
+        };
+        let text = document.render().map_err(|e| invalid(&e))?;
+        document.check_size(text.len(), self.context.facts.user_data_limit).map_err(|e| invalid(&e))?;
+        Ok(text)
+    }
+
+    fn pod_network(&self, pod: &PodInterface) -> PodNetwork {
+        PodNetwork {
+            podip: pod.address,
+            pod_hw_addr: pod.mac,
+            interface: pod.name.clone(),
+            worker_node_ip: self.context.worker_address,
+            tunnel_type: "vxlan".into(),
+            routes: pod.routes.clone(),
+            neighbors: pod.neighbors.clone(),
+            mtu: tunnel_mtu(pod.mtu, self.context.facts.underlay_mtu),
+            index: 0,
+            vxlan_port: self.record.vxlan_port,
+            vxlan_id: self.record.vni,
+            dedicated: false,
+            external_net_via_pod_vm: false,
+        }
+    }
+
+    /// Asks for the VM and waits until it has an address.
+    async fn make_vm(&mut self, spec: &VmSpec) -> Result<(Instance, std::net::IpAddr), Failure> {
+        let began = Instant::now();
+        let key = key(&self.context, &self.record);
+        let parts = self.context.parts.clone();
+        let request = &self.record.request;
+        parts.ledger.intend(&key, &request.pod_namespace, &request.pod_name).await;
+        let provider = |source| Failure::Provider { sandbox: key.sandbox.clone(), source: Box::new(source) };
+        let mut instance = parts.provider.create(&key, spec).await.map_err(provider)?;
+        self.publisher.phase("VM created", began, format!("{} {}", parts.provider.name(), instance.id));
+        let waiting = Instant::now();
+        let address = loop {
+            self.console.clone_from(&instance.console);
+            self.note(&instance).await?;
+            if instance.state == VmState::Stopped {
+                return Err(self.died(&instance).await);
+            }
+            if let Some(address) = instance.addresses.first() {
+                break *address;
+            }
+            tokio::time::sleep(ADDRESS_POLL).await;
+            instance = match parts.provider.get(&key).await.map_err(provider)? {
+                Some(found) => found,
+                None => return Err(self.died(&instance).await),
+            };
+        };
+        parts.ledger.assign(&key, &instance).await;
+        self.publisher.phase("address known", waiting, address.to_string());
+        Ok((instance, address))
+    }
+
+    /// Records what is known of the VM, when that is news.
+    async fn note(&mut self, instance: &Instance) -> Result<(), Failure> {
+        if let Some(Console::File(path)) = &instance.console {
+            self.publisher.console(path.display().to_string());
+        }
+        let known = InstanceRecord { id: instance.id.clone(), addresses: instance.addresses.clone() };
+        if self.record.instance.as_ref() == Some(&known) {
+            return Ok(());
+        }
+        self.record.instance = Some(known);
+        self.write().await
+    }
+
+    async fn lay_tunnel(&mut self, pod: &PodInterface, remote: std::net::IpAddr) -> Result<(), Failure> {
+        let began = Instant::now();
+        self.record.tunnel = Some(TunnelRecord { pod_interface: pod.name.clone(), remote });
+        self.write().await?;
+        let Some(spec) = tunnel_spec(&self.record) else { return Ok(()) };
+        let laid = self.context.parts.tunnel.setup(&self.record.netns, &spec).await;
+        laid.map_err(|source| Failure::Network {
+            sandbox: self.record.sandbox.clone(),
+            source: source.into(),
+        })?;
+        self.publisher.phase("tunnel laid", began, format!("VNI {}", spec.vni));
+        Ok(())
+    }
+
+    /// Waits for the agent's answer over the link, or for the VM's end, whichever is first.
+    async fn reach_agent(&self, instance: &Instance, remote: std::net::IpAddr) -> Result<(), Failure> {
+        let began = Instant::now();
+        let left = self.deadline.saturating_duration_since(began).saturating_sub(ANSWER_MARGIN);
+        let target = target(&self.context, &self.record, remote, left).map_err(|e| self.certificate(e))?;
+        let spec = link_spec(&self.record);
+        let connected = tokio::select! {
+            connected = self.context.parts.link.connect(&spec, &target) => connected,
+            () = self.until_dead() => return Err(self.died(instance).await),
+        };
+        match connected {
+            Ok(connected) => {
+                self.tell_connected(began, &connected);
+                Ok(())
+            }
+            Err(source) => Err(Failure::Link {
+                sandbox: self.record.sandbox.clone(),
+                console: tail(self.console.as_ref()).await,
+                source: source.into(),
+            }),
+        }
+    }
+
+    fn tell_connected(&self, began: Instant, connected: &Connected) {
+        let dials = format!("{} dials", connected.attempts);
+        self.publisher.phase_between("agent port open", began, connected.port_open_after, dials);
+        let agent = connected.agent_after.saturating_sub(connected.port_open_after);
+        let from = began + connected.port_open_after;
+        self.publisher.phase_between("agent answered", from, agent, String::new());
+    }
+
+    /// Returns when the provider says that the VM no longer runs. An unanswered question is no answer.
+    async fn until_dead(&self) {
+        let key = key(&self.context, &self.record);
+        loop {
+            tokio::time::sleep(ALIVE_POLL).await;
+            match self.context.parts.provider.get(&key).await {
+                Ok(Some(instance)) if instance.state != VmState::Stopped => {}
+                Ok(_) => return,
+                Err(e) => warn!(sandbox = %key.sandbox, error = %e, "cannot ask whether the VM lives"),
+            }
+        }
+    }
+
+    async fn died(&self, instance: &Instance) -> Failure {
+        let console = tail(instance.console.as_ref()).await;
+        Failure::VmDied { sandbox: self.record.sandbox.clone(), vm: instance.id.clone(), console }
+    }
+
+    fn certificate(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+        Failure::Certificate { sandbox: self.record.sandbox.clone(), source: source.into() }
+    }
+
+    async fn write(&self) -> Result<(), Failure> {
+        // Published first: a start that is called off during the write must be unwound with what may be on disk.
+        self.publisher.record(&self.record);
+        let written = self.context.journal.append(&self.record).await;
+        written.map_err(|source| Failure::Journal { sandbox: self.record.sandbox.clone(), source })
+    }
+}
+
+/// VXLAN over IPv4 adds 50 bytes to a frame of the underlay.
+const VXLAN_OVERHEAD: u32 = 50;
+
+/// The largest packet the pod can send without the tunnel's packets being fragmented on the way to the VM.
+fn tunnel_mtu(pod: u32, underlay: u32) -> u32 {
+    pod.min(underlay.saturating_sub(VXLAN_OVERHEAD))
+}
+
+/// The tunnel that a record says may exist.
+pub(super) fn tunnel_spec(record: &Record) -> Option<TunnelSpec> {
+    record.tunnel.as_ref().map(|tunnel| TunnelSpec {
+        vni: record.vni,
+        port: record.vxlan_port,
+        remote: tunnel.remote,
+        pod_interface: tunnel.pod_interface.clone(),
+    })
+}
+
+fn target(
+    context: &Context,
+    record: &Record,
+    remote: std::net::IpAddr,
+    deadline: Duration,
+) -> Result<LinkTarget, peerpods_agentlink::ca::CaError> {
+    let client = context.authority.issue_client(record.sandbox.as_str())?;
+    Ok(LinkTarget {
+        address: (remote, context.config.agent_port).into(),
+        server_name: record.vm_name.clone(),
+        identity: LinkIdentity {
+            certificate: client.certificate.clone(),
+            key: client.expose_key().to_owned(),
+            authority: context.authority.certificate_pem().to_owned(),
+        },
+        deadline,
+    })
+}
+
+/// After a restart of the service: mends the tunnel of a running pod and makes sure that its link is connected. The link process
+/// outlived us as a rule, and then this finds everything in place.
+pub(super) async fn reattach(context: Arc<Context>, record: Record) {
+    if let Err(e) = try_reattach(&context, &record).await {
+        warn!(sandbox = %record.sandbox, error = e.chain(), "a running pod is not reachable after the restart");
+    }
+}
+
+async fn try_reattach(context: &Context, record: &Record) -> Result<(), Failure> {
+    let sandbox = || record.sandbox.clone();
+    let Some(spec) = tunnel_spec(record) else { return Ok(()) };
+    let laid = context.parts.tunnel.setup(&record.netns, &spec).await;
+    laid.map_err(|source| Failure::Network { sandbox: sandbox(), source: source.into() })?;
+    let link = |source: LinkError| Failure::Link {
+        sandbox: sandbox(),
+        console: ConsoleTail::default(),
+        source: source.into(),
+    };
+    let link_spec = link_spec(record);
+    context.parts.link.open(&link_spec).await.map_err(link)?;
+    let target = target(context, record, spec.remote, context.config.start_deadline)
+        .map_err(|e| Failure::Certificate { sandbox: sandbox(), source: e.into() })?;
+    context.parts.link.connect(&link_spec, &target).await.map_err(link)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pod_never_sends_more_than_the_tunnel_carries() {
+        assert_eq!(tunnel_mtu(1500, 1500), 1450);
+        assert_eq!(tunnel_mtu(1400, 1500), 1400);
+        assert_eq!(tunnel_mtu(9000, 9001), 8951);
+    }
+}

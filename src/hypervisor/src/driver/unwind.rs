@@ -1,0 +1,83 @@
+//! Removing a sandbox: link, tunnel, VM, files, record, in the reverse order of their making. Each step is idempotent and is
+//! repeated until it is done; the record goes last, so a crash anywhere resumes here.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::start::tunnel_spec;
+use super::{key, link_spec};
+use crate::context::Context;
+use crate::record::Record;
+
+/// StopVM is answered after this at the latest; the link's end is retried in the background.
+const CLOSE_BUDGET: Duration = Duration::from_millis(500);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Closes the link within a fraction of the shim's second; [`unwind`] closes it again if that was not enough.
+pub(super) async fn close_link(context: &Context, record: &Record) {
+    let closed = tokio::time::timeout(CLOSE_BUDGET, context.parts.link.close(&link_spec(record))).await;
+    match closed {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => warn!(sandbox = %record.sandbox, error = %e, "cannot close the link; will try again"),
+        Err(_) => warn!(sandbox = %record.sandbox, "closing the link takes long; going on in the background"),
+    }
+}
+
+/// Removes everything a sandbox may have left. Ends only when the provider confirmed and the record is gone.
+pub(super) async fn unwind(context: Arc<Context>, record: Record) {
+    let parts = &context.parts;
+    let link = link_spec(&record);
+    until_done(&record, "close the link", || parts.link.close(&link)).await;
+    if let Some(tunnel) = tunnel_spec(&record) {
+        until_done(&record, "tear the tunnel down", || parts.tunnel.teardown(&record.netns, &tunnel)).await;
+    }
+    let key = key(&context, &record);
+    until_done(&record, "delete the VM", || parts.provider.delete(&key)).await;
+    parts.ledger.release(&key).await;
+    remove_pod_dir(&record).await;
+    until_done(&record, "remove the record", || context.journal.remove(&record.sandbox)).await;
+    context.vnis.release(record.vni);
+    info!(sandbox = %record.sandbox, vm = %record.vm_name, "gone");
+}
+
+async fn until_done<E, F>(record: &Record, what: &'static str, mut step: impl FnMut() -> F)
+where
+    E: std::error::Error,
+    F: Future<Output = Result<(), E>>,
+{
+    let mut pause = FIRST_PAUSE;
+    while let Err(error) = step().await {
+        let cause = error.source().map(ToString::to_string);
+        warn!(sandbox = %record.sandbox, %error, cause, "cannot {what}; trying again in {pause:?}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Removes the sandbox's own directory with whatever the link left in it.
+pub(super) async fn remove_pod_dir(record: &Record) {
+    let Some(dir) = record.agent_socket.parent() else { return };
+    match tokio::fs::remove_dir_all(dir).await {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            warn!(sandbox = %record.sandbox, dir = %dir.display(), error = %e, "cannot remove the sandbox's directory");
+        }
+        _ => {}
+    }
+}
+
+/// Whether a network namespace lies at `path`. `ip netns` and the CNI leave an ordinary file for an instant before they remove it.
+pub(super) async fn netns_exists(path: &Path) -> bool {
+    let path = path.to_owned();
+    let looked = tokio::task::spawn_blocking(move || nix::sys::statfs::statfs(&path)).await;
+    match looked {
+        Ok(Ok(found)) => found.filesystem_type() == nix::sys::statfs::NSFS_MAGIC,
+        Ok(Err(_)) => false,
+        // The runtime is going down; that says nothing about the namespace.
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,272 @@
+//! What this node must remember of a sandbox, on disk before anything is done: one versioned record a sandbox, replaced atomically.
+//!
+//! A record holds references (names, ids, addresses, the VNI), never a key. Writing is temp file → fsync → rename → fsync of the
+//! directory, so that a crash leaves the old record or the new one. A file that cannot be read is set aside, named in an error, and
+//! the rest still loads.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use peerpods_podvm::SandboxId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::record::Record;
+
+/// Why the journal could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A file operation failed.
+    #[error("cannot {step} {}", path.display())]
+    File {
+        /// What was being done.
+        step: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A record could not be written as JSON.
+    #[error("cannot encode the record of sandbox {sandbox}")]
+    Encode {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// What was wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The thread that writes is gone.
+    #[error("the journal's writer has ended")]
+    WriterEnded,
+}
+
+/// A record file that could not be read, and where it was moved.
+#[derive(Debug)]
+pub struct SetAside {
+    /// The file's new name.
+    pub path: PathBuf,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// The node's journal: a directory of records, written by one thread in the order the writes were asked for.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    dir: PathBuf,
+    writer: mpsc::Sender<Order>,
+}
+
+type Answer = oneshot::Sender<Result<(), JournalError>>;
+
+#[derive(Debug)]
+enum Order {
+    Replace { path: PathBuf, bytes: Vec<u8>, answer: Answer },
+    Remove { path: PathBuf, answer: Answer },
+}
+
+#[derive(Serialize)]
+struct Versioned<'a> {
+    version: u32,
+    #[serde(flatten)]
+    record: &'a Record,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// The version written, and the newest one read.
+const VERSION: u32 = 1;
+const SUFFIX: &str = "json";
+
+impl Journal {
+    /// Opens the journal in `dir`, making the directory (0700) when it is not there.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open(dir: PathBuf) -> Result<Self, JournalError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.map_err(|source| failed("make the directory", &dir, source))?;
+        let (writer, orders) = mpsc::channel();
+        let place = dir.clone();
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || write_in_order(&place, &orders))
+            .map_err(|source| failed("start the writer of", &dir, source))?;
+        Ok(Self { dir, writer })
+    }
+
+    /// Reads every record. Files that cannot be understood are renamed to `*.corrupt` and answered beside the records.
+    ///
+    /// # Errors
+    /// When the directory itself cannot be read.
+    pub fn load(&self) -> Result<(Vec<Record>, Vec<SetAside>), JournalError> {
+        let mut records = Vec::new();
+        let mut aside = Vec::new();
+        let entries = fs::read_dir(&self.dir).map_err(|source| failed("read", &self.dir, source))?;
+        for entry in entries {
+            let path = entry.map_err(|source| failed("read", &self.dir, source))?.path();
+            match path.extension().and_then(|e| e.to_str()) {
+                Some(SUFFIX) => match read_record(&path) {
+                    Ok(record) => records.push(record),
+                    Err(reason) => aside.push(set_aside(&path, reason)),
+                },
+                // What a crash left of a write that never counted.
+                Some("tmp") => drop(fs::remove_file(&path)),
+                _ => {}
+            }
+        }
+        Ok((records, aside))
+    }
+
+    /// Writes `record`, replacing the sandbox's earlier one. When this returns, it is on the disk.
+    ///
+    /// # Errors
+    /// When any step fails; the earlier record is then still there.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the write; a later write of the same sandbox still comes after it.
+    pub async fn append(&self, record: &Record) -> Result<(), JournalError> {
+        let bytes = serde_json::to_vec_pretty(&Versioned { version: VERSION, record })
+            .map_err(|source| JournalError::Encode { sandbox: record.sandbox.clone(), source })?;
+        let path = self.path(&record.sandbox);
+        self.order(|answer| Order::Replace { path, bytes, answer }).await
+    }
+
+    /// Forgets a sandbox. Ok when it is not there.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be removed.
+    pub async fn remove(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
+        let path = self.path(sandbox);
+        self.order(|answer| Order::Remove { path, answer }).await
+    }
+
+    async fn order(&self, order: impl FnOnce(Answer) -> Order) -> Result<(), JournalError> {
+        let (answer, answered) = oneshot::channel();
+        self.writer.send(order(answer)).map_err(|_| JournalError::WriterEnded)?;
+        answered.await.map_err(|_| JournalError::WriterEnded)?
+    }
+
+    fn path(&self, sandbox: &SandboxId) -> PathBuf {
+        self.dir.join(format!("{sandbox}.{SUFFIX}"))
+    }
+}
+
+fn write_in_order(dir: &Path, orders: &mpsc::Receiver<Order>) {
+    for order in orders {
+        // An asker that went away does not unmake the write.
+        let _gone = match order {
+            Order::Replace { path, bytes, answer } => answer.send(replace(dir, &path, &bytes)),
+            Order::Remove { path, answer } => answer.send(remove(dir, &path)),
+        };
+    }
+}
+
+fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+    let temp = path.with_extension(format!("{SUFFIX}.tmp"));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&temp).map_err(|e| failed("create", &temp, e))?;
+    file.write_all(bytes).map_err(|e| failed("write", &temp, e))?;
+    file.sync_all().map_err(|e| failed("sync", &temp, e))?;
+    fs::rename(&temp, path).map_err(|e| failed("replace", path, e))?;
+    sync_dir(dir)
+}
+
+fn remove(dir: &Path, path: &Path) -> Result<(), JournalError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir(dir),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(failed("remove", path, e)),
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), JournalError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failed("sync", dir, e))
+}
+
+fn failed(step: &'static str, path: &Path, source: io::Error) -> JournalError {
+    JournalError::File { step, path: path.to_owned(), source }
+}
+
+fn read_record(path: &Path) -> Result<Record, String> {
+    let bytes = fs::read(path).map_err(|e| e.to_string())?;
+    let Version { version } = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+    if version != VERSION {
+        return Err(format!("has version {version}; this program reads version {VERSION}"));
+    }
+    let record: Record = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+    let named = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+    if named == record.sandbox.as_str() {
+        Ok(record)
+    } else {
+        Err(format!("is the record of sandbox {} under another name", record.sandbox))
+    }
+}
+
+fn set_aside(path: &Path, reason: String) -> SetAside {
+    let moved = path.with_extension(format!("{SUFFIX}.corrupt"));
+    let path = if fs::rename(path, &moved).is_ok() { moved } else { path.to_owned() };
+    SetAside { path, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::a_record;
+
+    fn journal(dir: &tempfile::TempDir) -> Journal {
+        Journal::open(dir.path().join("journal")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_appended_last_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(&dir);
+        let mut record = a_record("one");
+        journal.append(&record).await.unwrap();
+        record.vni = 7;
+        journal.append(&record).await.unwrap();
+        let (records, aside) = journal.load().unwrap();
+        assert_eq!(records, vec![record.clone()]);
+        assert!(aside.is_empty());
+        journal.remove(&record.sandbox).await.unwrap();
+        journal.remove(&record.sandbox).await.unwrap();
+        assert!(journal.load().unwrap().0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_corrupt_record_is_set_aside_and_the_rest_loads() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(&dir);
+        let good = a_record("good");
+        journal.append(&good).await.unwrap();
+        fs::write(journal.dir.join("half.json"), b"{\"version\":1,\"sand").unwrap();
+        fs::write(journal.dir.join("newer.json"), b"{\"version\":99}").unwrap();
+        fs::write(journal.dir.join("other.json"), fs::read(journal.path(&good.sandbox)).unwrap()).unwrap();
+        fs::write(journal.dir.join("x.json.tmp"), b"half").unwrap();
+        let (records, aside) = journal.load().unwrap();
+        assert_eq!(records, vec![good]);
+        assert_eq!(aside.len(), 3, "{aside:?}");
+        assert!(journal.dir.join("half.json.corrupt").exists());
+        assert!(!journal.dir.join("x.json.tmp").exists());
+        assert!(journal.load().unwrap().1.is_empty(), "what was set aside is not looked at again");
+    }
+
+    #[tokio::test]
+    async fn a_record_is_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(&dir);
+        let record = a_record("one");
+        journal.append(&record).await.unwrap();
+        let mode = fs::metadata(journal.path(&record.sandbox)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

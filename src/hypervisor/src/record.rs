@@ -1,0 +1,124 @@
+//! One sandbox as the journal keeps it: enough to go on after a crash, and nothing secret.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use peerpods_podvm::SandboxId;
+use peerpods_podvm::annotations::PodRequest;
+use serde::{Deserialize, Serialize};
+
+/// Where the sandbox was when the record was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The agent socket exists; nothing that costs money does.
+    Created,
+    /// A VM may exist.
+    Starting,
+    /// The agent answered.
+    Running,
+    /// Everything is being removed; nothing may be left when the record goes.
+    Stopping,
+}
+
+/// The tunnel that may exist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelRecord {
+    /// The pod interface it joins.
+    pub pod_interface: String,
+    /// The VM's address.
+    pub remote: IpAddr,
+}
+
+/// The VM that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// The provider's id.
+    pub id: String,
+    /// Addresses, the tunnel's first.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What this node remembers of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// Where it was.
+    pub stage: Stage,
+    /// What CreateVM asked for.
+    pub request: PodRequest,
+    /// The pod's network namespace.
+    pub netns: PathBuf,
+    /// Where the shim looks for the agent.
+    pub agent_socket: PathBuf,
+    /// The VM's name, also in its certificate.
+    pub vm_name: String,
+    /// The tunnel's VXLAN network identifier, kept for the sandbox's life.
+    pub vni: u32,
+    /// The tunnel's UDP port: a later change of the configuration does not touch it.
+    pub vxlan_port: u16,
+    /// The tunnel, once it is about to be laid.
+    pub tunnel: Option<TunnelRecord>,
+    /// The VM, once it is known.
+    pub instance: Option<InstanceRecord>,
+    /// When CreateVM was taken, in milliseconds since 1970.
+    pub created_unix_ms: u64,
+    /// The boot of this node it was made in; network namespaces and link processes do not outlive it.
+    pub boot_id: String,
+}
+
+impl Record {
+    /// The stage from which a restarted daemon goes on: a start in flight has failed (its caller saw EOF), and a reboot ended the pod.
+    #[must_use]
+    pub fn stage_after_restart(&self, boot_id: &str) -> Stage {
+        match self.stage {
+            _ if self.boot_id != boot_id => Stage::Stopping,
+            Stage::Starting | Stage::Stopping => Stage::Stopping,
+            Stage::Created => Stage::Created,
+            Stage::Running => Stage::Running,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    pub(crate) fn a_record(id: &str) -> Record {
+        let annotations = HashMap::from([
+            ("io.kubernetes.cri.sandbox-name".to_owned(), "web".to_owned()),
+            ("io.kubernetes.cri.sandbox-namespace".to_owned(), "default".to_owned()),
+        ]);
+        Record {
+            sandbox: id.parse().unwrap(),
+            stage: Stage::Created,
+            request: PodRequest::from_annotations(&annotations).unwrap(),
+            netns: "/run/netns/x".into(),
+            agent_socket: "/run/peerpod/pods/x/agent.ttrpc".into(),
+            vm_name: "podvm-web-x".into(),
+            vni: 555_000,
+            vxlan_port: 9000,
+            tunnel: None,
+            instance: None,
+            created_unix_ms: 1,
+            boot_id: "b1".into(),
+        }
+    }
+
+    #[test]
+    fn after_a_restart_a_start_in_flight_is_unwound_and_a_running_pod_goes_on() {
+        let mut record = a_record("a");
+        for (stage, then) in [
+            (Stage::Created, Stage::Created),
+            (Stage::Starting, Stage::Stopping),
+            (Stage::Running, Stage::Running),
+            (Stage::Stopping, Stage::Stopping),
+        ] {
+            record.stage = stage;
+            assert_eq!(record.stage_after_restart("b1"), then);
+            assert_eq!(record.stage_after_restart("b2"), Stage::Stopping, "a reboot ends every pod");
+        }
+    }
+}

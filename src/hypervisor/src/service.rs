@@ -1,0 +1,199 @@
+//! The sandboxes of this node: finds the driver that owns one, or starts it. Holds no decision about any of them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use peerpods_podvm::SandboxId;
+use peerpods_podvm::admission::{Decision, Request, State, decide};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::context::Context;
+use crate::driver::{Ask, Driver, Message, Reply};
+use crate::failure::Failure;
+use crate::record::Record;
+use crate::state::{Published, Publisher};
+
+/// Requests that may wait for one driver.
+const QUEUE: usize = 32;
+
+#[derive(Clone)]
+struct Handle {
+    requests: mpsc::Sender<Message>,
+    published: watch::Receiver<Published>,
+    /// Tells this sandbox from a later one with the same id.
+    number: u64,
+}
+
+#[derive(Default)]
+struct Sandboxes {
+    by_id: HashMap<SandboxId, Handle>,
+    born: u64,
+}
+
+/// The front of the service, shared by all RPC adapters.
+#[derive(Clone)]
+pub(crate) struct Service {
+    context: Arc<Context>,
+    sandboxes: Arc<Mutex<Sandboxes>>,
+    drivers: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Service {
+    pub(crate) fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
+        Self { context, sandboxes: Arc::default(), drivers: TaskTracker::new(), shutdown }
+    }
+
+    /// Takes over what an earlier run of the service recorded.
+    pub(crate) fn resume(&self, records: Vec<Record>) {
+        for record in records {
+            let id = record.sandbox.clone();
+            self.spawn(&mut self.lock(), &id, |driver| Box::pin(driver.resume(record)));
+        }
+    }
+
+    /// CreateVM.
+    pub(crate) async fn create(&self, ask: Ask) -> Result<PathBuf, Arc<Failure>> {
+        let id = ask.sandbox.clone();
+        self.ask(&id, Request::Create, |reply| Message::Create(Box::new(ask.clone()), reply)).await
+    }
+
+    /// StartVM. Dropping the future is taken as "the caller went away".
+    pub(crate) async fn start(&self, id: &SandboxId) -> Result<(), Arc<Failure>> {
+        self.ask(id, Request::Start, Message::Start).await
+    }
+
+    /// StopVM.
+    pub(crate) async fn stop(&self, id: &SandboxId) -> Result<(), Arc<Failure>> {
+        self.ask(id, Request::Stop, Message::Stop).await
+    }
+
+    /// Every sandbox with what its driver published last.
+    pub(crate) fn list(&self) -> Vec<(SandboxId, Published)> {
+        let mut all: Vec<_> = self
+            .lock()
+            .by_id
+            .iter()
+            .map(|(id, handle)| (id.clone(), handle.published.borrow().clone()))
+            .collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
+    /// What the driver of one sandbox published last.
+    pub(crate) fn get(&self, id: &SandboxId) -> Option<Published> {
+        self.lock().by_id.get(id).map(|handle| handle.published.borrow().clone())
+    }
+
+    /// The provider's name.
+    pub(crate) fn provider(&self) -> &'static str {
+        self.context.parts.provider.name()
+    }
+
+    /// Waits until every driver has ended or left its sandbox as it is.
+    pub(crate) async fn drained(&self) {
+        self.drivers.close();
+        self.drivers.wait().await;
+    }
+
+    /// Puts a request to the sandbox's driver and waits for the answer. A driver at its end drops the request unanswered; then the
+    /// sandbox is looked up again.
+    async fn ask<T: Nothing>(
+        &self,
+        id: &SandboxId,
+        request: Request,
+        message: impl Fn(Reply<T>) -> Message,
+    ) -> Result<T, Arc<Failure>> {
+        loop {
+            if self.shutdown.is_cancelled() && request != Request::Stop {
+                return Err(Arc::new(Failure::ShuttingDown));
+            }
+            let Some(requests) = self.find(id, request) else { return nobody(id, request) };
+            let (reply, answer) = oneshot::channel();
+            if requests.send(message(reply)).await.is_ok()
+                && let Ok(answer) = answer.await
+            {
+                return answer;
+            }
+            if self.shutdown.is_cancelled() {
+                return Err(Arc::new(Failure::ShuttingDown));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The sandbox's driver; for Create a new one when there is none or it is at its end.
+    fn find(&self, id: &SandboxId, request: Request) -> Option<mpsc::Sender<Message>> {
+        let mut sandboxes = self.lock();
+        match sandboxes.by_id.get(id) {
+            Some(handle) if !handle.requests.is_closed() => Some(handle.requests.clone()),
+            _ if request == Request::Create => {
+                Some(self.spawn(&mut sandboxes, id, |driver| Box::pin(driver.run())).requests)
+            }
+            _ => None,
+        }
+    }
+
+    fn spawn(
+        &self,
+        sandboxes: &mut Sandboxes,
+        id: &SandboxId,
+        run: impl FnOnce(Driver) -> futures::future::BoxFuture<'static, ()>,
+    ) -> Handle {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (publisher, published) = Publisher::new(id.clone());
+        sandboxes.born += 1;
+        let handle = Handle { requests, published, number: sandboxes.born };
+        sandboxes.by_id.insert(id.clone(), handle.clone());
+        let driver = Driver::new(self.context.clone(), publisher, inbox, self.shutdown.clone());
+        let ended = run(driver);
+        let (service, id, number) = (self.clone(), id.clone(), handle.number);
+        self.drivers.spawn(async move {
+            ended.await;
+            service.forget(id, number);
+        });
+        handle
+    }
+
+    fn forget(&self, id: SandboxId, number: u64) {
+        if let Entry::Occupied(found) = self.lock().by_id.entry(id)
+            && found.get().number == number
+        {
+            found.remove();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sandboxes> {
+        self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a request answers when there is nothing it could be about.
+pub(crate) trait Nothing: Sized {
+    fn nothing() -> Option<Self>;
+}
+
+impl Nothing for () {
+    fn nothing() -> Option<Self> {
+        Some(())
+    }
+}
+
+impl Nothing for PathBuf {
+    fn nothing() -> Option<Self> {
+        None
+    }
+}
+
+/// The admission table's answer for a sandbox nobody owns.
+fn nobody<T: Nothing>(id: &SandboxId, request: Request) -> Result<T, Arc<Failure>> {
+    let unknown = || Arc::new(Failure::Unknown(id.clone()));
+    match decide(State::None, request) {
+        Decision::Done => T::nothing().ok_or_else(unknown),
+        _ => Err(unknown()),
+    }
+}
