@@ -1,0 +1,106 @@
+//! Where the agent listens: the kata-agent's own command line and configuration file, as far as they matter here.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The variable that wins over the file.
+pub const VARIABLE: &str = "KATA_AGENT_SERVER_ADDR";
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read {path:?}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or `server_addr` is no text.
+    #[error("cannot understand {path:?}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: toml::de::Error,
+    },
+    /// No address anywhere.
+    #[error("no address to listen on: pass --config with the key server_addr, or set {VARIABLE}")]
+    NoAddress,
+    /// An address of a kind we do not serve.
+    #[error("address {address:?} is not of the form unix:///absolute/path")]
+    Address {
+        /// The address.
+        address: String,
+    },
+}
+
+/// The keys we read; the kata-agent's many others are none of our business.
+#[derive(Debug, Deserialize)]
+struct Keys {
+    server_addr: Option<String>,
+}
+
+/// The path of the socket: from the variable where it is set, else from the file.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn socket(file: Option<&Path>, variable: Option<OsString>) -> Result<PathBuf, ConfigError> {
+    let address = match (variable, file) {
+        (Some(set), _) => Some(set.to_string_lossy().into_owned()),
+        (None, Some(path)) => read(path)?.server_addr,
+        (None, None) => None,
+    };
+    parse(&address.ok_or(ConfigError::NoAddress)?)
+}
+
+fn read(path: &Path) -> Result<Keys, ConfigError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+}
+
+fn parse(address: &str) -> Result<PathBuf, ConfigError> {
+    match address.strip_prefix("unix://").map(Path::new) {
+        Some(path) if path.is_absolute() => Ok(path.to_owned()),
+        _ => Err(ConfigError::Address { address: address.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_variable_wins_over_the_file() {
+        let file = file("server_addr = \"unix:///run/a.sock\"\nguest_components_procs = \"none\"\n");
+        assert_eq!(socket(Some(file.path()), None).unwrap(), Path::new("/run/a.sock"));
+        let variable = Some(OsString::from("unix:///run/b.sock"));
+        assert_eq!(socket(Some(file.path()), variable).unwrap(), Path::new("/run/b.sock"));
+    }
+
+    #[test]
+    fn keys_of_the_kata_agent_do_not_disturb() {
+        let file = file("server_addr = \"unix:///a\"\n[hotplug_timeout]\nsecs = 3\nnanos = 0\n");
+        assert_eq!(socket(Some(file.path()), None).unwrap(), Path::new("/a"));
+    }
+
+    #[test]
+    fn no_address_or_another_kind_is_an_error() {
+        assert!(matches!(socket(None, None), Err(ConfigError::NoAddress)));
+        assert!(matches!(socket(Some(file("").path()), None), Err(ConfigError::NoAddress)));
+        for bad in ["vsock://-1:1024", "unix://relative", "/run/x"] {
+            assert!(matches!(parse(bad), Err(ConfigError::Address { .. })), "{bad}");
+        }
+    }
+}
