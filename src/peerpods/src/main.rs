@@ -1,2 +1,7 @@
-//! Under construction.
-fn main() {}
+//! The `peerpods` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peerpods::run(std::env::args_os())
+}

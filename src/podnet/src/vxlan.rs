@@ -72,7 +72,8 @@ pub(crate) async fn create(
         let what = format!("a tunnel to {remote:?}; its ends need IPv4 addresses");
         return Err(TunnelError::Unsupported { what });
     };
-    let mut message = rtnetlink::LinkVxlan::new(&device.name, vni)
+    let name = name_at_birth(home, inside_link, device).await?;
+    let mut message = rtnetlink::LinkVxlan::new(&name, vni)
         .port(port)
         .remote(remote)
         .learning(learning)
@@ -81,11 +82,34 @@ pub(crate) async fn create(
     if let Some(MacAddr(mac)) = device.mac {
         message = message.address(mac.to_vec());
     }
-    let Err(error) = home.add_link(message.build()).await else { return Ok(()) };
-    // EEXIST stands for two things: the VNI is taken, or the name is.
-    if said(&error, &[Errno::EEXIST]) && inside_link.link(&device.name).await?.is_none() {
-        return Err(TunnelError::VniInUse { vni, port });
-    }
     let place = inside.path().display();
-    Err(failed(format!("create the VXLAN device {} in {place}", device.name))(error))
+    let step = || format!("create the VXLAN device {} in {place}", device.name);
+    if let Err(error) = home.add_link(message.build()).await {
+        // EEXIST stands for two things: the VNI is taken, or the name is.
+        if said(&error, &[Errno::EEXIST]) && inside_link.link(&name).await?.is_none() {
+            return Err(TunnelError::VniInUse { vni, port });
+        }
+        return Err(failed(step())(error));
+    }
+    match inside_link.link(&name).await? {
+        Some(born) if name != device.name => {
+            inside_link.rename(born.index, &device.name).await.map_err(failed(step()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The name to make a device under. Kernels before 6.15 refuse a name that is taken where the *request* comes from, although the
+/// device is made elsewhere: a VM's own `eth0` is in the way of its pod's. Such a device is born under another name and renamed,
+/// which costs an RCU grace period.
+async fn name_at_birth(home: &Rtnl, inside: &Rtnl, device: &NewDevice) -> Result<String, TunnelError> {
+    if home.link(&device.name).await?.is_none() {
+        return Ok(device.name.clone());
+    }
+    let name = format!("ppx{:x}", device.vxlan.vni);
+    // Left by a call that was dropped before it could rename.
+    if let Some(stale) = inside.link(&name).await? {
+        inside.remove_link(stale.index).await.map_err(failed(format!("remove the stale device {name}")))?;
+    }
+    Ok(name)
 }

@@ -10,7 +10,7 @@ use crate::failure::ConsoleTail;
 
 /// How much of a console goes into an error text.
 const TAIL_LINES: usize = 4;
-const TAIL_BYTES: u64 = 2048;
+const TAIL_BYTES: u64 = 4096;
 
 /// Reads the end of a console. A console that cannot be read has no last words.
 pub(super) async fn tail(console: Option<&Console>) -> ConsoleTail {
@@ -35,7 +35,15 @@ fn last_lines(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let clean = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>().trim().to_owned();
     let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join(" | ")
+    // A kernel that gives up says why first and prints its stack after it.
+    let reason = lines.iter().rposition(|line| line.contains("Kernel panic - not syncing"));
+    let from = reason.unwrap_or_else(|| lines.len().saturating_sub(TAIL_LINES));
+    lines
+        .into_iter()
+        .skip(from)
+        .take(if reason.is_some() { 1 } else { TAIL_LINES })
+        .collect::<Vec<_>>()
+        .join(" | ")
 }
 
 #[cfg(test)]
@@ -47,5 +55,7 @@ mod tests {
         let console = b"one\r\ntwo\r\n\r\n\x1b[31mthree\x07\r\nfour\r\nfive\r\n";
         assert_eq!(last_lines(console), "two | [31mthree | four | five");
         assert_eq!(last_lines(b""), "");
+        let panic = b"[1] before\n[2] Kernel panic - not syncing: no init\n[3] CPU: 0\n[4] Call Trace:\n[5] a\n[6] b\n[7] c\n";
+        assert_eq!(last_lines(panic), "[2] Kernel panic - not syncing: no init");
     }
 }

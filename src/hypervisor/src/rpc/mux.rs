@@ -56,9 +56,8 @@ pub(crate) async fn serve(
         .serve_with_incoming_shutdown(ReceiverStream::new(grpc_connections).map(|c| c), grpc_shutdown);
     let accept = accept(listener, to_ttrpc, to_grpc, &shutdown);
     let (grpc, ()) = tokio::join!(grpc, accept);
-    if let Err(e) = ttrpc.shutdown().await {
-        debug!(error = %e, "ttrpc server");
-    }
+    // Not `shutdown`: that first stops its listener, and panics (ttrpc 0.10) when the stream of connections has ended before.
+    ttrpc.disconnect().await;
     grpc.map_err(io::Error::other)
 }
 

@@ -27,6 +27,11 @@ impl Rtnl {
         self.change_link(LinkUnspec::new_with_index(index).up()).await
     }
 
+    /// Gives a device, which must be down, another name.
+    pub(crate) async fn rename(&self, index: u32, name: &str) -> Result<(), Error> {
+        self.change_link(LinkUnspec::new_with_index(index).name(name.to_owned())).await
+    }
+
     /// Sets the loopback device up, which has index 1 in every namespace.
     pub(crate) async fn loopback_up(&self) -> Result<(), Error> {
         self.set_up(1).await

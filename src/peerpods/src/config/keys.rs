@@ -1,0 +1,272 @@
+//! Every key there is: its name in the file, its variable, its option. The one table behind all three layers, `--help`, the
+//! search for misspelt keys and `config show`. Variables are those of `peer-pods-cm` where it has one.
+
+/// One key of the configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The key in the file; a dot parts a table from its key.
+    pub name: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The long option, without dashes.
+    pub flag: &'static str,
+    /// What stands for the value in `--help`.
+    pub value: &'static str,
+    /// One sentence for `--help`.
+    pub about: &'static str,
+    /// Whether its value may be shown.
+    pub reveal: Reveal,
+}
+
+/// Whether a value may appear in logs, messages and `config show`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reveal {
+    /// It may.
+    Value,
+    /// Only that it is set: it can carry credentials.
+    Presence,
+}
+
+const fn key(
+    name: &'static str,
+    variable: &'static str,
+    flag: &'static str,
+    value: &'static str,
+    about: &'static str,
+) -> Key {
+    Key { name, variable, flag, value, about, reveal: Reveal::Value }
+}
+
+/// The table, in the order `config show` prints it.
+pub const KEYS: &[Key] = &[
+    key("roles", "PEERPODS_ROLES", "roles", "ROLE,…", "What `peerpods run` runs: hypervisor"),
+    key("provider", "CLOUD_PROVIDER", "provider", "NAME", "Who makes the VMs: qemu"),
+    key("socket", "REMOTE_HYPERVISOR_ENDPOINT", "socket", "PATH", "The socket the shim calls"),
+    key(
+        "pods-dir",
+        "PODS_DIR",
+        "pods-dir",
+        "DIR",
+        "A directory per sandbox with its agent socket; under /run",
+    ),
+    key(
+        "state-dir",
+        "PEERPODS_STATE_DIR",
+        "state-dir",
+        "DIR",
+        "What must outlive a reboot: journal, cluster id, authority",
+    ),
+    key(
+        "cluster-id",
+        "PEERPODS_CLUSTER_ID",
+        "cluster-id",
+        "ID",
+        "Owner of every VM made; default: made once, kept in state-dir",
+    ),
+    key(
+        "forwarder-port",
+        "FORWARDER_PORT",
+        "forwarder-port",
+        "PORT",
+        "TCP port of the guest's end of the agent link",
+    ),
+    key("tunnel-type", "TUNNEL_TYPE", "tunnel-type", "TYPE", "How the pod's network reaches the VM: vxlan"),
+    key("vxlan-port", "VXLAN_PORT", "vxlan-port", "PORT", "UDP port of the tunnel"),
+    key(
+        "vxlan-min-id",
+        "PEERPODS_VXLAN_MIN_ID",
+        "vxlan-min-id",
+        "N",
+        "Lowest VXLAN network identifier handed out",
+    ),
+    key(
+        "host-interface",
+        "PEERPODS_HOST_INTERFACE",
+        "host-interface",
+        "NAME",
+        "Worker interface the guest sends to; default: the one with the default route",
+    ),
+    key(
+        "proxy-timeout",
+        "PROXY_TIMEOUT",
+        "proxy-timeout",
+        "DURATION",
+        "Budget of StartVM, until the agent answers, as in 5m or 1h30m",
+    ),
+    key(
+        "unstarted-ttl",
+        "PEERPODS_UNSTARTED_TTL",
+        "unstarted-ttl",
+        "DURATION",
+        "A sandbox created and not started for so long is unwound",
+    ),
+    key(
+        "netns-gone-ttl",
+        "PEERPODS_NETNS_GONE_TTL",
+        "netns-gone-ttl",
+        "DURATION",
+        "A sandbox whose network namespace is gone for so long is unwound",
+    ),
+    key(
+        "sweep-interval",
+        "PEERPODS_SWEEP_INTERVAL",
+        "sweep-interval",
+        "DURATION",
+        "How often abandoned sandboxes are looked for",
+    ),
+    Key {
+        name: "initdata",
+        variable: "INITDATA",
+        flag: "initdata",
+        value: "BASE64",
+        about: "Initdata of pods that bring none: base64 of gzip of TOML",
+        reveal: Reveal::Presence,
+    },
+    key(
+        "peerpods-limit-per-node",
+        "PEERPODS_LIMIT_PER_NODE",
+        "peerpods-limit-per-node",
+        "N",
+        "VMs this node may have; negative: no limit",
+    ),
+    key(
+        "link-program",
+        "PEERPODS_LINK_PROGRAM",
+        "link-program",
+        "PATH",
+        "peerpods-link; default: beside this program, else on the PATH",
+    ),
+    key(
+        "client-dir",
+        "PEERPODS_CLIENT_DIR",
+        "client-dir",
+        "DIR",
+        "Where `peerpods sandbox` remembers what it made; under /run",
+    ),
+    key(
+        "log-level",
+        "PEERPODS_LOG_LEVEL",
+        "log-level",
+        "LEVEL",
+        "error, warn, info, debug, trace, or a filter such as info,peerpods_podnet=debug",
+    ),
+    key("log-format", "PEERPODS_LOG_FORMAT", "log-format", "FORMAT", "text or json"),
+    key("qemu.program", "PEERPODS_QEMU_PROGRAM", "qemu-program", "PATH", "QEMU"),
+    key(
+        "qemu.accel",
+        "PEERPODS_QEMU_ACCEL",
+        "qemu-accel",
+        "ACCEL",
+        "auto, kvm or tcg; auto takes KVM only when a probe shows that a guest runs",
+    ),
+    key(
+        "qemu.image",
+        "PEERPODS_QEMU_IMAGE",
+        "qemu-image",
+        "DIR",
+        "Pod VM image, as `peerpods image build` makes it",
+    ),
+    key(
+        "qemu.images-dir",
+        "PEERPODS_QEMU_IMAGES_DIR",
+        "qemu-images-dir",
+        "DIR",
+        "Where images named by a pod's annotation are looked for",
+    ),
+    key("qemu.state-dir", "PEERPODS_QEMU_STATE_DIR", "qemu-state-dir", "DIR", "Records and consoles of VMs"),
+    key("qemu.run-dir", "PEERPODS_QEMU_RUN_DIR", "qemu-run-dir", "DIR", "QEMU's control sockets; under /run"),
+    key(
+        "qemu.bridge",
+        "PEERPODS_QEMU_BRIDGE",
+        "qemu-bridge",
+        "NAME",
+        "Bridge of the VMs, made with the first and removed with the last",
+    ),
+    key(
+        "qemu.subnet",
+        "PEERPODS_QEMU_SUBNET",
+        "qemu-subnet",
+        "CIDR",
+        "Addresses of the VMs; the first is the bridge's",
+    ),
+    key(
+        "qemu.default-vcpus",
+        "PEERPODS_QEMU_DEFAULT_VCPUS",
+        "qemu-default-vcpus",
+        "N",
+        "Virtual processors of a VM that asks for none",
+    ),
+    key(
+        "qemu.default-memory-mib",
+        "PEERPODS_QEMU_DEFAULT_MEMORY_MIB",
+        "qemu-default-memory-mib",
+        "MIB",
+        "Memory of a VM that asks for none",
+    ),
+    key(
+        "qemu.min-memory-mib",
+        "PEERPODS_QEMU_MIN_MEMORY_MIB",
+        "qemu-min-memory-mib",
+        "MIB",
+        "Least memory of a VM",
+    ),
+    key(
+        "qemu.max-vcpus",
+        "PEERPODS_QEMU_MAX_VCPUS",
+        "qemu-max-vcpus",
+        "N",
+        "Most virtual processors of a VM",
+    ),
+    key(
+        "qemu.max-memory-mib",
+        "PEERPODS_QEMU_MAX_MEMORY_MIB",
+        "qemu-max-memory-mib",
+        "MIB",
+        "Most memory of a VM",
+    ),
+    key(
+        "qemu.console-limit-mib",
+        "PEERPODS_QEMU_CONSOLE_LIMIT_MIB",
+        "qemu-console-limit-mib",
+        "MIB",
+        "Size at which a VM's console file is emptied",
+    ),
+];
+
+/// The key of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The known name nearest to a misspelt one, if one is near.
+#[must_use]
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let spelt = name.replace('_', "-");
+    let by_distance = KEYS.iter().map(|key| (strsim::damerau_levenshtein(&spelt, key.name), key.name));
+    let (distance, nearest) = by_distance.min()?;
+    (distance <= 1 + name.len() / 4).then_some(nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_variables_and_flags_are_each_unique() {
+        let names: BTreeSet<_> = KEYS.iter().map(|k| k.name).collect();
+        let variables: BTreeSet<_> = KEYS.iter().map(|k| k.variable).collect();
+        let flags: BTreeSet<_> = KEYS.iter().map(|k| k.flag).collect();
+        assert_eq!((names.len(), variables.len(), flags.len()), (KEYS.len(), KEYS.len(), KEYS.len()));
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_recognised_and_nonsense_is_not() {
+        assert_eq!(nearest("vxlan_port"), Some("vxlan-port"));
+        assert_eq!(nearest("sokcet"), Some("socket"));
+        assert_eq!(nearest("qemu.subnets"), Some("qemu.subnet"));
+        assert_eq!(nearest("zzz"), None);
+    }
+}

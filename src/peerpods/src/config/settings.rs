@@ -1,0 +1,164 @@
+//! The typed configuration of every role and command.
+
+use std::path::PathBuf;
+
+use peerpods_podvm::ClusterId;
+use peerpods_podvm::initdata::InitData;
+use peerpods_provider_qemu::QemuConfig;
+
+use super::door::{Door, Shown};
+use super::fault::Faults;
+use super::kinds::{self, Kind};
+use super::qemu;
+
+/// A role of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The node service behind the shim's socket.
+    Hypervisor,
+}
+
+/// The roles there are, by name.
+pub const ROLES: &[(&str, Role)] = &[("hypervisor", Role::Hypervisor)];
+
+/// Who makes the VMs, with its own settings.
+#[derive(Debug, Clone)]
+pub enum ProviderSettings {
+    /// QEMU processes on this host.
+    Qemu(QemuConfig),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProviderName {
+    Qemu,
+}
+
+const PROVIDERS: &[(&str, ProviderName)] = &[("qemu", ProviderName::Qemu)];
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+/// Everything configurable, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What `peerpods run` runs.
+    pub roles: Vec<Role>,
+    /// Who makes the VMs.
+    pub provider: ProviderSettings,
+    /// The node service.
+    pub hypervisor: peerpods_hypervisor::Config,
+    /// `peerpods-link`, when it is not to be looked for.
+    pub link_program: Option<PathBuf>,
+    /// Where the `sandbox` client remembers what it made.
+    pub client_dir: PathBuf,
+    /// Which log lines; `None`: each command's own choice.
+    pub log_level: Option<String>,
+    /// Their form.
+    pub log_format: LogFormat,
+    /// Every key's effective value and source, in the order of the key table.
+    pub shown: Vec<Shown>,
+}
+
+/// Reads every key through the door.
+///
+/// # Errors
+/// All faults, when there are any.
+pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
+    let roles = roles(&mut door);
+    let provider_name = door.take("provider", ProviderName::Qemu, &PROVIDER);
+    let hypervisor = hypervisor(&mut door);
+    door.take("tunnel-type", (), &TUNNEL_TYPE);
+    let limit = door.take_optional("peerpods-limit-per-node", &kinds::LIMIT);
+    let link_program = door.take_optional("link-program", &kinds::PROGRAM);
+    let client_dir = door.take("client-dir", PathBuf::from("/run/peerpod/client"), &kinds::PATH);
+    let log_level = door.take_optional("log-level", &kinds::LOG_FILTER);
+    let log_format = door.take("log-format", LogFormat::Text, &LOG_FORMAT);
+    let qemu = qemu::assemble(&mut door, limit);
+    let provider = match provider_name {
+        ProviderName::Qemu => ProviderSettings::Qemu(qemu),
+    };
+    let (shown, faults) = door.close();
+    if !faults.is_empty() {
+        return Err(Faults(faults));
+    }
+    let shown = in_table_order(shown);
+    Ok(Settings { roles, provider, hypervisor, link_program, client_dir, log_level, log_format, shown })
+}
+
+const PROVIDER: Kind<ProviderName> =
+    Kind { read: |w| kinds::word(w, PROVIDERS), show: |name| kinds::name_of(*name, PROVIDERS).into() };
+
+const LOG_FORMAT: Kind<LogFormat> = Kind {
+    read: |w| kinds::word(w, LOG_FORMATS),
+    show: |format| kinds::name_of(*format, LOG_FORMATS).into(),
+};
+
+const TUNNEL_TYPE: Kind<()> = Kind { read: |w| kinds::word(w, &[("vxlan", ())]), show: |()| "vxlan".into() };
+
+const CLUSTER_ID: Kind<ClusterId> = Kind { read: kinds::parsed, show: |id| id.as_str().into() };
+
+const INITDATA: Kind<String> = Kind {
+    read: |w| {
+        let text = (kinds::TEXT.read)(w)?;
+        match InitData::from_encoded(&text) {
+            Ok(_) => Ok(text),
+            Err(error) => Err(format!("expected base64 of gzip of an initdata TOML: {error}")),
+        }
+    },
+    show: |text| text.clone().into(),
+};
+
+fn roles(door: &mut Door) -> Vec<Role> {
+    let words = door.take("roles", vec!["hypervisor".to_owned()], &kinds::WORDS);
+    let known: Vec<&str> = ROLES.iter().map(|(name, _)| *name).collect();
+    let found: Vec<Option<Role>> =
+        words.iter().map(|word| ROLES.iter().find(|(name, _)| name == word).map(|(_, role)| *role)).collect();
+    for (word, role) in words.iter().zip(&found) {
+        if role.is_none() {
+            door.refuse("roles", format!("there is no role {word:?}; known roles: {}", known.join(", ")));
+        }
+    }
+    if words.is_empty() {
+        door.refuse("roles", format!("expected at least one role; known roles: {}", known.join(", ")));
+    }
+    let mut roles = Vec::new();
+    for role in found.into_iter().flatten() {
+        if !roles.contains(&role) {
+            roles.push(role);
+        }
+    }
+    roles
+}
+
+fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
+    let default = peerpods_hypervisor::Config::default();
+    peerpods_hypervisor::Config {
+        socket: door.take("socket", default.socket, &kinds::SOCKET),
+        pods_dir: door.take("pods-dir", default.pods_dir, &kinds::PODS_DIR),
+        state_dir: door.take("state-dir", default.state_dir, &kinds::PATH),
+        cluster_id: door.take_optional("cluster-id", &CLUSTER_ID),
+        agent_port: door.take("forwarder-port", default.agent_port, &kinds::PORT),
+        vxlan_port: door.take("vxlan-port", default.vxlan_port, &kinds::PORT),
+        vxlan_min_id: door.take("vxlan-min-id", default.vxlan_min_id, &kinds::VNI),
+        start_deadline: door.take("proxy-timeout", default.start_deadline, &kinds::DURATION),
+        unstarted_ttl: door.take("unstarted-ttl", default.unstarted_ttl, &kinds::DURATION),
+        netns_gone_ttl: door.take("netns-gone-ttl", default.netns_gone_ttl, &kinds::DURATION),
+        sweep_interval: door.take("sweep-interval", default.sweep_interval, &kinds::DURATION),
+        host_interface: door.take_optional("host-interface", &kinds::INTERFACE),
+        initdata: door.take_optional("initdata", &INITDATA),
+    }
+}
+
+fn in_table_order(mut shown: Vec<Shown>) -> Vec<Shown> {
+    let place = |key: &str| super::keys::KEYS.iter().position(|known| known.name == key);
+    shown.sort_by_key(|shown| place(shown.key));
+    shown
+}

@@ -1,0 +1,143 @@
+//! The command line: what parses, what does not, what it prints.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use clap::{CommandFactory, Parser};
+use peerpods::cli::sandbox::SandboxAction;
+use peerpods::cli::{self, Cli};
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("peerpods").chain(line.split_whitespace()))
+}
+
+fn peerpods(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_peerpods")).args(args).env_clear().output().unwrap()
+}
+
+#[test]
+fn the_command_line_contradicts_itself_nowhere() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn what_the_documentation_shows_parses() {
+    for line in [
+        "hypervisor --socket /run/t.sock --proxy-timeout 2m --log-level debug",
+        "hypervisor --qemu-image /i --qemu-subnet 10.1.0.0/24 --peerpods-limit-per-node -1",
+        "run --roles hypervisor",
+        "sandbox run -- uname -a",
+        "sandbox run --vcpus 2 --memory 512 --keep --id demo --output json -- cat /proc/cpuinfo",
+        "sandbox --socket /run/t.sock create --netns /run/netns/x --pod-name web --annotation a=b --annotation c=d=e",
+        "sandbox start demo --socket /run/t.sock --timeout 1m30s",
+        "sandbox exec demo -t -e A=1 --env B= --cwd /tmp -- sh -c true --output",
+        "sandbox stop demo",
+        "sandbox list --output json",
+        "image build --target qemu --guest /g --miniagent /m --agent /a --out /o",
+        "image verify /o",
+        "doctor --output json",
+        "config show --vxlan-port 1",
+        "completions bash",
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_refused_by_name() {
+    for (line, named) in [
+        ("sandbox run", "<COMMAND>"),
+        ("sandbox run uname", "uname"),
+        ("sandbox start a/b", "'/'"),
+        ("sandbox create --annotation x", "KEY=VALUE"),
+        ("sandbox stop demo --timeout 5", "duration"),
+        ("sandbox create --netns /n --pod-network 10.0.0.0/24", "--pod-network"),
+        ("image build", "--target"),
+        ("doctor --output yaml", "yaml"),
+    ] {
+        let error = parse(line).unwrap_err();
+        assert!(error.use_stderr() && error.to_string().contains(named), "{line}: {error}");
+    }
+}
+
+#[test]
+fn the_command_after_two_dashes_is_left_alone() {
+    let cli = parse("sandbox exec demo -- sh -c x --socket y").unwrap();
+    let cli::Command::Sandbox(sandbox) = cli.command else { panic!("{cli:?}") };
+    assert_eq!(sandbox.socket, None);
+    let SandboxAction::Exec(exec) = sandbox.action else { panic!("{:?}", sandbox.action) };
+    assert_eq!(exec.process.command, ["sh", "-c", "x", "--socket", "y"]);
+}
+
+/// Set `PEERPODS_REGENERATE=1` to write the text anew.
+#[test]
+fn the_help_is_the_one_that_was_reviewed() {
+    let help = Cli::command().term_width(110).render_long_help().to_string();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/help.txt");
+    if std::env::var("PEERPODS_REGENERATE").is_ok_and(|value| value == "1") {
+        std::fs::write(&golden, &help).unwrap();
+    }
+    assert_eq!(help, std::fs::read_to_string(golden).unwrap());
+}
+
+#[test]
+fn answers_go_to_stdout_and_mistakes_to_stderr_with_their_status() {
+    let help = peerpods(&["--help"]);
+    assert_eq!((help.status.code(), help.stderr.len()), (Some(0), 0));
+    let version = peerpods(&["--version"]);
+    assert_eq!(
+        String::from_utf8(version.stdout).unwrap(),
+        concat!("peerpods ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    let mistake = peerpods(&["sandbocks"]);
+    assert_eq!((mistake.status.code(), mistake.stdout.len()), (Some(2), 0));
+    let completions = peerpods(&["completions", "bash"]);
+    assert!(completions.status.success() && completions.stdout.starts_with(b"_peerpods()"));
+}
+
+#[test]
+fn faults_of_the_configuration_are_a_usage_error_that_lists_them() {
+    let output = peerpods(&["config", "show", "--vxlan-port", "x", "--proxy-timeout", "5"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    assert!(text.starts_with("peerpods: the configuration has 2 faults:\n"), "{text}");
+    let run = peerpods(&["run", "--roles", "operator"]);
+    assert_eq!(run.status.code(), Some(2));
+    assert!(String::from_utf8(run.stderr).unwrap().contains("known roles: hypervisor"));
+}
+
+#[test]
+fn the_effective_configuration_is_shown_with_its_sources() {
+    let text = peerpods(&["config", "show", "--vxlan-port", "4789"]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    let line = text.lines().find(|line| line.starts_with("vxlan-port")).unwrap();
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["vxlan-port", "4789", "flag", "--vxlan-port"]);
+    let json = peerpods(&["config", "show", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let socket = json.as_array().unwrap().iter().find(|entry| entry["key"] == "socket").unwrap();
+    assert_eq!(socket["source"]["from"], "default");
+}
+
+#[test]
+fn the_doctor_answers_json_and_fails_when_something_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("no-image");
+    let output = peerpods(&[
+        "doctor",
+        "--output",
+        "json",
+        "--qemu-image",
+        missing.to_str().unwrap(),
+        "--qemu-program",
+        "/no/qemu",
+    ]);
+    let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    for check in ["image", "qemu"] {
+        let finding = findings.as_array().unwrap().iter().find(|finding| finding["check"] == check).unwrap();
+        assert_eq!(finding["level"], "error", "{finding}");
+        assert!(finding["fix"].is_string(), "{finding}");
+    }
+}
