@@ -72,7 +72,6 @@ impl Start {
         self.record.stage = Stage::Running;
         self.write().await?;
         self.publisher.phase("running recorded", recording, String::new());
-        self.publisher.phase("StartVM in all", began, String::new());
         Ok(())
     }
 

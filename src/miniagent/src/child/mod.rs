@@ -2,6 +2,10 @@
 //!
 //! It is this same program, started as `miniagent container-init --control FD`. It forks: the parent stays in the agent's
 //! namespaces, waits, and ends with the process's own status, so that the agent has an ordinary child to wait for.
+//!
+//! Why no OCI library: youki's libcontainer 0.7 (default features off, `v2`) builds statically, but joins a cgroup unconditionally
+//! and refuses to run where none is usable, as in a network namespace that stands for a VM in tests. What is left of the runtime
+//! specification for our purpose is these few files.
 
 mod devices;
 mod identity;

@@ -1,0 +1,61 @@
+# The front door for people: `make demo` and `make test` work on a new Debian machine as root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+BUILD := $(CARGO_TARGET_DIR)
+GUEST_TRIPLE := $(shell uname -m)-unknown-linux-gnu
+GUEST := $(BUILD)/$(GUEST_TRIPLE)/guest
+IMAGE := $(BUILD)/image
+# Debian packages of images, kept because Debian drops superseded ones.
+PACKAGE_CACHE ?= /var/cache/peerpod/images
+
+.PHONY: help
+help: ## Lists what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+
+.PHONY: packages
+packages:
+	@.ci/packages
+
+.PHONY: demo
+demo: packages release guest ## Runs a command in a real pod VM on this machine, and shows each phase with its time
+	@tests/demo "$(BUILD)/release" "$(GUEST)" "$(IMAGE)"
+
+.PHONY: test
+test: packages guest image ## Installs what is missing and runs every test that can run here
+	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" PEERPODS_TEST_IMAGE_CACHE="$(PACKAGE_CACHE)" \
+	  cargo test --locked --workspace --all-targets
+
+.PHONY: check
+check: packages ## Formatting, lints, documentation, shell scripts
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+	bash -n .ci/run .ci/packages tests/demo
+
+.PHONY: fmt
+fmt: ## Formats all code
+	cargo fmt --all
+
+.PHONY: bench
+bench: packages release guest ## What StartVM adds to the time QEMU itself needs
+	@tests/bench-start "$(BUILD)/release" "$(GUEST)" "$(IMAGE)"
+
+.PHONY: release
+release:
+	cargo build --locked --release -p peerpods -p peerpods-agentlink
+
+# The programs in the VM are static. The target is named, or build scripts and macros would get the flag too.
+.PHONY: guest
+guest:
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile guest --target $(GUEST_TRIPLE) \
+	  -p peerpods-guest -p peerpods-miniagent
+
+.PHONY: image
+image: guest
+	cargo build --locked -p peerpods -p peerpods-agentlink
+	"$(BUILD)/debug/peerpods" image build --target qemu --guest "$(GUEST)/peerpods-guest" --miniagent "$(GUEST)/miniagent" --out "$(IMAGE)"

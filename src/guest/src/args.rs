@@ -1,0 +1,96 @@
+//! The command line. As PID 1 there is none, and everything is at its default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use tracing::level_filters::LevelFilter;
+
+/// The daemon inside a pod VM: takes the worker's message, lays the pod's network, runs the agent and serves the agent link.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "peerpods-guest", version)]
+pub struct Args {
+    /// The worker's message, a cloud-config document. Without it: apf.json in the run directory if something wrote that already, else QEMU's
+    /// fw_cfg device, else /media/cidata/user-data.
+    #[arg(long, value_name = "FILE")]
+    pub user_data: Option<PathBuf>,
+
+    /// How long to wait for the message to appear, in seconds (cloud-init or a disk may be later than we are).
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub user_data_wait: Duration,
+
+    /// Where the agent link is served.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:15150")]
+    pub listen: SocketAddr,
+
+    /// The pod's network namespace; made when missing.
+    #[arg(long, value_name = "PATH", default_value = "/run/netns/podns")]
+    pub podns: PathBuf,
+
+    /// Where the files of the message go; stock parts expect the default.
+    #[arg(long, value_name = "DIR", default_value = "/run/peerpod")]
+    pub run_dir: PathBuf,
+
+    /// The agent. Without it: /usr/bin/kata-agent, /usr/local/bin/kata-agent, `miniagent` beside this program, /usr/bin/miniagent.
+    #[arg(long, value_name = "PROGRAM")]
+    pub agent: Option<PathBuf>,
+
+    /// The agent's socket. Never below /run/kata-containers, which the agent empties when a sandbox is created.
+    #[arg(long, value_name = "PATH", default_value = "/run/kata-agent/agent.sock")]
+    pub agent_socket: PathBuf,
+
+    /// How much to say: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LevelFilter,
+}
+
+fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_flags_everything_is_where_stock_parts_expect_it() {
+        let args = Args::parse_from(["peerpods-guest"]);
+        assert_eq!(args.listen.port(), 15150);
+        assert_eq!(args.run_dir, PathBuf::from("/run/peerpod"));
+        assert_eq!(args.podns, PathBuf::from("/run/netns/podns"));
+        assert!(!args.agent_socket.starts_with("/run/kata-containers"));
+    }
+
+    #[test]
+    fn the_flags_of_the_test_bed_are_understood() {
+        let args = Args::try_parse_from([
+            "peerpods-guest",
+            "--user-data",
+            "F",
+            "--listen",
+            "0.0.0.0:15150",
+            "--podns",
+            "/run/netns/ppvm-1-podns",
+            "--run-dir",
+            "D",
+            "--agent",
+            "M",
+            "--agent-socket",
+            "D/agent.sock",
+            "--log-level",
+            "debug",
+        ]);
+        assert_eq!(args.unwrap().log_level, LevelFilter::DEBUG);
+        assert!(Args::try_parse_from(["peerpods-guest", "--log-level", "loud"]).is_err());
+    }
+
+    #[test]
+    fn the_unit_we_ship_calls_us_with_flags_we_have() {
+        let unit = include_str!("../dist/peerpods-guest.service");
+        let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+        let args = Args::try_parse_from(line.split_ascii_whitespace()).unwrap();
+        assert!(args.user_data_wait > Duration::ZERO && args.user_data.is_none());
+        assert!(unit.contains("Type=notify") && unit.contains("Restart=no"));
+    }
+}

@@ -1,0 +1,201 @@
+//! The real programs as processes: `peerpods hypervisor` with the QEMU provider, and `peerpods` as its client.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::node::built;
+
+/// A node service in a process of its own, with everything it keeps in one directory.
+pub struct Daemon {
+    dir: TempDir,
+    image: PathBuf,
+    child: Option<Child>,
+}
+
+/// The pod VM image that `make test` built.
+#[must_use]
+pub fn image() -> PathBuf {
+    std::env::var_os("PEERPODS_TEST_IMAGE").map(PathBuf::from).unwrap_or_default()
+}
+
+#[expect(clippy::missing_panics_doc, reason = "the test framework fails the test")]
+impl Daemon {
+    /// Starts the service with pod VMs from `image` on a bridge and subnet of its own.
+    #[must_use]
+    pub fn start(image: PathBuf) -> Self {
+        // Short: the agent sockets below it must fit a socket address.
+        let dir = tempfile::Builder::new().prefix("ppq").tempdir_in("/tmp").unwrap();
+        let mut daemon = Self { dir, image, child: None };
+        daemon.write_configuration();
+        daemon.boot();
+        daemon
+    }
+
+    fn write_configuration(&self) {
+        let base = self.dir.path().display();
+        let text = format!(
+            "provider = \"qemu\"\nsocket = \"{base}/h.sock\"\npods-dir = \"{base}/pods\"\nstate-dir = \"{base}/state\"\n\
+             client-dir = \"{base}/client\"\nproxy-timeout = \"3m\"\n\n[qemu]\nimage = \"{image}\"\nstate-dir = \"{base}/vms\"\n\
+             run-dir = \"{base}/qemu\"\nbridge = \"ppq0\"\nsubnet = \"10.156.0.0/24\"\naccel = \"tcg\"\n",
+            image = self.image.display(),
+        );
+        fs::write(self.configuration(), text).unwrap();
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.dir.path().join("peerpods.toml")
+    }
+
+    /// The shim's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("h.sock")
+    }
+
+    /// A sandbox id of this test run, so that what a failed run left is in nobody's way.
+    #[must_use]
+    pub fn id(&self, name: &str) -> String {
+        format!("{name}-{}", std::process::id())
+    }
+
+    /// Starts the service on what an earlier run left, and waits until it answers.
+    pub fn boot(&mut self) {
+        assert!(self.child.is_none(), "the service is running");
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let mut command = self.peerpods(&["hypervisor"]);
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let began = Instant::now();
+        while !self.peerpods(&["sandbox", "list"]).output().unwrap().status.success() {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the service does not answer:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Ends the service as the kernel's out-of-memory killer would.
+    pub fn kill_9(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// The program `peerpods` with this node's configuration.
+    #[must_use]
+    pub fn peerpods(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(built("peerpods"));
+        command.arg("--config").arg(self.configuration()).args(arguments);
+        command
+    }
+
+    /// Runs `peerpods` and answers what it printed, asserting that it succeeded.
+    #[must_use]
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.peerpods(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}\n{}", text(&output), self.log());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs `peerpods` and answers what it said on stderr, asserting that it failed.
+    #[must_use]
+    pub fn fail(&self, arguments: &[&str]) -> String {
+        let output = self.peerpods(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?} succeeded: {}", text(&output));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// The service's log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// What sandboxes left: processes that name our directory, interfaces, files.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<String> {
+        let own = self.child.as_ref().map(Child::id);
+        let mut left = crate::node::processes_naming(&self.dir.path().display().to_string());
+        left.retain(|line| own.is_none_or(|pid| !line.starts_with(&format!("process {pid}:"))));
+        let links = crate::node::output("ip", &["-o", "link"]);
+        left.extend(links.lines().filter(|l| !l.contains(" lo:")).map(str::to_owned));
+        for place in ["pods", "state/journal", "client", "vms", "qemu"] {
+            left.extend(files_below(&self.dir.path().join(place)));
+        }
+        left
+    }
+
+    /// Waits until sandboxes have left nothing.
+    pub fn assert_nothing_left(&self) {
+        let began = Instant::now();
+        while !self.leftovers().is_empty() {
+            let patience = began.elapsed() < Duration::from_secs(30);
+            assert!(patience, "left behind: {:#?}\n{}", self.leftovers(), self.log());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        // A failed test must not leave VMs running.
+        for line in crate::node::processes_naming(&self.dir.path().display().to_string()) {
+            let pid = line.trim_start_matches("process ").split(':').next().unwrap_or_default().to_owned();
+            drop(Command::new("kill").args(["-9", &pid]).output());
+        }
+        let named = Command::new("ip").args(["netns", "list"]).output().map(|o| o.stdout).unwrap_or_default();
+        let ours = format!("-{}", std::process::id());
+        for name in String::from_utf8_lossy(&named).split_whitespace().filter(|name| name.ends_with(&ours)) {
+            drop(Command::new("ip").args(["netns", "del", name]).output());
+        }
+    }
+}
+
+/// Files a sandbox could have left; locks and the remembered KVM probe belong to the node.
+fn files_below(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            let below = files_below(&path);
+            if below.is_empty() && dir.ends_with("pods") {
+                found.push(path.display().to_string());
+            }
+            found.extend(below);
+        } else if !path.to_string_lossy().ends_with("lock") {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+/// What a program printed, for a failure message.
+#[must_use]
+pub fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// An image like the given one whose initramfs is empty: its kernel finds nothing to run.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn image_that_does_not_boot(from: &Path, to: &Path) {
+    use peerpods_podvm::image::{DESCRIPTION, INITRAMFS, KERNEL, QemuImage};
+    fs::copy(from.join(KERNEL), to.join(KERNEL)).unwrap();
+    let mut empty = fs::File::create(to.join(INITRAMFS)).unwrap();
+    empty.write_all(&[0; 512]).unwrap();
+    let mut image: QemuImage = serde_json::from_slice(&fs::read(from.join(DESCRIPTION)).unwrap()).unwrap();
+    let digest = crate::node::output("sha256sum", &[&to.join(INITRAMFS).display().to_string()]);
+    image.outputs.insert(INITRAMFS.to_owned(), digest.split(' ').next().unwrap_or_default().to_owned());
+    fs::write(to.join(DESCRIPTION), serde_json::to_vec(&image).unwrap()).unwrap();
+}

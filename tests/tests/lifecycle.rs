@@ -1,0 +1,289 @@
+//! A sandbox's whole life through the shim's API, with the real tunnel, link processes, guest daemon and agent; the VM is a network
+//! namespace. Needs root and the guest programs.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::time::{Duration, Instant};
+
+use peerpods_proto::grpc;
+use peerpods_test_require::{Need, require};
+use peerpods_tests::node::{Node, Pod, eventually, in_private_network, output};
+use peerpods_tests::shim::{admin_get, annotations, check_agent, grpc_channel};
+use ttrpc::Code;
+
+const NEEDS: &[Need] = &[
+    Need::Root,
+    Need::NetworkNamespaces,
+    Need::Program("ip"),
+    Need::Program("ping"),
+    Need::Variable("PEERPODS_TEST_GUEST_PROGRAMS"),
+];
+
+fn id(n: u32) -> String {
+    format!("{n:08x}").repeat(8)
+}
+
+fn code<T: std::fmt::Debug>(answer: ttrpc::Result<T>) -> (Code, String) {
+    match answer {
+        Err(ttrpc::Error::RpcStatus(status)) => (status.code(), status.message),
+        other => panic!("expected an error status, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_pod_is_created_started_reached_and_leaves_nothing() {
+    if !require("a_pod_is_created_started_reached_and_leaves_nothing", NEEDS) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_guests(|_| {}).await;
+        let (pod, shim) = (Pod::new(1).await, node.shim());
+        let socket = shim.create(&id(1), &pod.path).await.unwrap();
+        assert!(socket.exists(), "the agent socket exists at once");
+        assert_eq!(node.cloud.born(), 0, "CreateVM costs nothing");
+        shim.start(&id(1)).await.unwrap();
+        assert_eq!(check_agent(&socket).await.unwrap(), 1);
+        let ping = output("ping", &["-c", "2", "-W", "2", &pod.address.to_string()]);
+        assert!(ping.contains("2 received"), "{ping}");
+        let told = admin_get(&node.socket(), &id(1)).await.unwrap();
+        assert_eq!(
+            (told.state.as_str(), told.provider.as_str(), told.addresses.len()),
+            ("running", "fake", 1)
+        );
+        assert!(told.phases.iter().any(|p| p.name == "agent answered"), "{:?}", told.phases);
+        shim.stop(&id(1)).await.unwrap();
+        node.assert_nothing_left().await;
+        let gone = admin_get(&node.socket(), &id(1)).await.unwrap_err();
+        assert_eq!(gone.code(), tonic::Code::NotFound);
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn twenty_sandboxes_at_once_in_any_order_leave_nothing() {
+    if !require("twenty_sandboxes_at_once_in_any_order_leave_nothing", NEEDS) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_guests(|config| config.start_deadline = Duration::from_secs(120)).await;
+        let mut lives = Vec::new();
+        let mut pods = Vec::new();
+        for n in 0..20_u8 {
+            let (shim, pod) = (node.shim(), Pod::new(n).await);
+            let (path, id) = (pod.path.clone(), id(u32::from(n)));
+            pods.push(pod);
+            lives.push(tokio::spawn(async move {
+                let socket = shim.create(&id, &path).await.unwrap();
+                match n % 4 {
+                    // Never started.
+                    0 => {}
+                    // Stopped in the middle of its start.
+                    1 => {
+                        let (starter, starting) = (shim.clone(), id.clone());
+                        let start = tokio::spawn(async move { starter.start(&starting).await });
+                        tokio::time::sleep(Duration::from_millis(u64::from(n) * 40)).await;
+                        shim.stop(&id).await.unwrap();
+                        // Either it was quicker than the stop, or it was called off; never silence.
+                        drop(start.await.unwrap());
+                    }
+                    _ => {
+                        shim.start(&id).await.unwrap();
+                        assert_eq!(check_agent(&socket).await.unwrap(), 1);
+                    }
+                }
+                shim.stop(&id).await.unwrap();
+                shim.stop(&id).await.unwrap();
+            }));
+        }
+        for life in lives {
+            life.await.unwrap();
+        }
+        node.assert_nothing_left().await;
+        node.shut_down().await;
+        let links = output("ip", &["-o", "link"]);
+        assert!(!links.contains("vxlan"), "{links}");
+    });
+}
+
+#[test]
+fn grpc_and_ttrpc_clients_use_the_socket_at_the_same_time() {
+    if !require("grpc_and_ttrpc_clients_use_the_socket_at_the_same_time", NEEDS) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_guests(|_| {}).await;
+        let (pod, shim) = (Pod::new(3).await, node.shim());
+        let channel = grpc_channel(&node.socket()).await.unwrap();
+        let mut client = grpc::hypervisor::hypervisor_client::HypervisorClient::new(channel);
+        let created = client
+            .create_vm(grpc::hypervisor::CreateVmRequest {
+                id: id(7),
+                annotations: annotations("web"),
+                network_namespace_path: pod.path.display().to_string(),
+            })
+            .await
+            .unwrap()
+            .into_inner();
+        let start = client.start_vm(grpc::hypervisor::StartVmRequest { id: id(7) });
+        // Both wait for the same start, over different protocols.
+        let sandbox = id(7);
+        let (over_grpc, over_ttrpc) = tokio::join!(start, shim.start(&sandbox));
+        over_grpc.unwrap();
+        over_ttrpc.unwrap();
+        assert_eq!(node.cloud.born(), 1, "two StartVM, one VM");
+        assert_eq!(
+            shim.create(&id(7), &pod.path).await.unwrap().display().to_string(),
+            created.agent_socket_path
+        );
+        let version =
+            client.version(grpc::hypervisor::VersionRequest { version: String::new() }).await.unwrap();
+        assert_eq!(version.into_inner().version, shim.version().await.unwrap());
+        client.stop_vm(grpc::hypervisor::StopVmRequest { id: id(7) }).await.unwrap();
+        node.assert_nothing_left().await;
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn a_restarted_service_goes_on_with_a_running_pod_and_unwinds_a_start_in_flight() {
+    if !require("a_restarted_service_goes_on_with_a_running_pod_and_unwinds_a_start_in_flight", NEEDS) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_guests(|_| {}).await;
+        let (pod, shim) = (Pod::new(4).await, node.shim());
+        let socket = shim.create(&id(4), &pod.path).await.unwrap();
+        shim.start(&id(4)).await.unwrap();
+        let held = tokio::net::UnixStream::connect(&socket).await.unwrap();
+        node.shut_down().await;
+        assert_eq!(check_agent(&socket).await.unwrap(), 1, "the link does not need the service");
+        node.boot().await;
+        assert_eq!(admin_get(&node.socket(), &id(4)).await.unwrap().state, "running");
+        assert_eq!(check_agent(&socket).await.unwrap(), 1);
+        let mut byte = [0];
+        let silence = tokio::time::timeout(Duration::from_millis(300), held.readable()).await;
+        assert!(silence.is_err() || held.try_read(&mut byte).is_err(), "the shim's connection saw EOF");
+        node.shim().stop(&id(4)).await.unwrap();
+        node.assert_nothing_left().await;
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn bad_input_gets_one_clear_error_and_leaves_nothing() {
+    if !require("bad_input_gets_one_clear_error_and_leaves_nothing", NEEDS) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_bare_vms(|config| config.start_deadline = Duration::from_secs(3)).await;
+        let (pod, shim) = (Pod::new(5).await, node.shim());
+
+        let (status, text) = code(shim.start(&id(1)).await);
+        assert_eq!(status, Code::NOT_FOUND);
+        assert!(text.contains(&id(1)), "{text}");
+        shim.stop(&id(1)).await.unwrap();
+
+        for bad in ["a/b".to_owned(), "x".repeat(300), String::new(), "..".to_owned()] {
+            let (status, text) = code(shim.create(&bad, &pod.path).await);
+            assert_eq!(status, Code::INVALID_ARGUMENT, "{text}");
+            assert!(text.contains("sandbox id"), "{text}");
+            assert_eq!(code(shim.start(&bad).await).0, Code::INVALID_ARGUMENT);
+        }
+
+        let (status, text) = code(shim.create(&id(2), "/run/netns/no-such-namespace".as_ref()).await);
+        assert_eq!(status, Code::FAILED_PRECONDITION);
+        assert!(text.contains("/run/netns/no-such-namespace"), "{text}");
+        let (status, text) = code(shim.create(&id(2), "".as_ref()).await);
+        assert_eq!(status, Code::INVALID_ARGUMENT);
+        assert!(text.contains("hostNetwork"), "{text}");
+
+        let two = Pod::new(6).await;
+        let name = two.path.file_name().unwrap().to_string_lossy().into_owned();
+        drop(output("ip", &["-n", &name, "addr", "add", "10.152.6.77/24", "dev", "eth0"]));
+        let (status, text) = code(shim.create(&id(2), &two.path).await);
+        assert_eq!(status, Code::FAILED_PRECONDITION);
+        assert!(text.contains("exactly one"), "{text}");
+
+        let mut wrong = annotations("web");
+        wrong.insert("io.katacontainers.config.hypervisor.default_vcpus".into(), "many".into());
+        wrong.insert("io.katacontainers.config.hypervisor.default_memory".into(), "-5".into());
+        let (status, text) = code(shim.create_with(&id(2), &pod.path, wrong).await);
+        assert_eq!(status, Code::INVALID_ARGUMENT);
+        assert!(text.contains("default_vcpus") && text.contains("default_memory"), "both at once: {text}");
+        assert_eq!(node.leftovers(), Vec::<String>::new());
+
+        shim.create(&id(3), &pod.path).await.unwrap();
+        shim.create(&id(3), &pod.path).await.unwrap();
+        let (status, text) = code(shim.create_with(&id(3), &pod.path, annotations("other")).await);
+        assert_eq!(status, Code::ALREADY_EXISTS, "{text}");
+
+        // Nothing listens behind a bare VM: the port never opens.
+        let (status, text) = code(shim.start(&id(3)).await);
+        assert_eq!(status, Code::DEADLINE_EXCEEDED, "{text}");
+        assert!(text.contains("15150") || text.contains("agent"), "{text}");
+        node.assert_nothing_left().await;
+        shim.stop(&id(3)).await.unwrap();
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn a_sandbox_nobody_starts_and_a_pod_whose_network_is_gone_are_unwound() {
+    if !require("a_sandbox_nobody_starts_and_a_pod_whose_network_is_gone_are_unwound", NEEDS) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_guests(|config| config.unstarted_ttl = Duration::from_secs(2)).await;
+        let (idle, gone, shim) = (Pod::new(8).await, Pod::new(9).await, node.shim());
+        shim.create(&id(8), &idle.path).await.unwrap();
+        shim.create(&id(9), &gone.path).await.unwrap();
+        shim.start(&id(9)).await.unwrap();
+        gone.remove().await;
+        node.assert_nothing_left().await;
+        assert_eq!(code(shim.start(&id(8)).await).0, Code::NOT_FOUND);
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn a_vm_that_dies_while_starting_is_told_at_once() {
+    if !require("a_vm_that_dies_while_starting_is_told_at_once", NEEDS) {
+        return;
+    }
+    in_private_network(|| async {
+        use peerpods_provider::fake::{Calls, Fault, Operation};
+        let mut node = Node::with_bare_vms(|config| config.start_deadline = Duration::from_secs(25)).await;
+        node.cloud.script(Operation::Create, Calls::All, Fault::DieAfter(Duration::from_millis(200)));
+        let (pod, shim) = (Pod::new(10).await, node.shim());
+        shim.create(&id(10), &pod.path).await.unwrap();
+        let began = Instant::now();
+        let (status, text) = code(shim.start(&id(10)).await);
+        assert_eq!(status, Code::UNAVAILABLE, "{text}");
+        assert!(text.contains("stopped by itself"), "{text}");
+        assert!(
+            began.elapsed() < Duration::from_secs(15),
+            "the deadline was waited for: {:?}",
+            began.elapsed()
+        );
+        node.assert_nothing_left().await;
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn a_caller_that_goes_away_calls_its_start_off() {
+    if !require("a_caller_that_goes_away_calls_its_start_off", NEEDS) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_bare_vms(|_| {}).await;
+        let (pod, shim) = (Pod::new(11).await, node.shim());
+        shim.create(&id(11), &pod.path).await.unwrap();
+        let (starter, starting) = (shim.clone(), id(11));
+        let start = tokio::spawn(async move { starter.start(&starting).await });
+        eventually("a VM is made", || async { node.cloud.born() == 1 }).await;
+        start.abort();
+        node.assert_nothing_left().await;
+        node.shut_down().await;
+    });
+}
