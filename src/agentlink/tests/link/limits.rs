@@ -126,10 +126,12 @@ async fn peers_that_never_finish_their_handshake_do_not_keep_others_out() {
         idlers.push(TcpStream::connect(guest.address).await.unwrap());
     }
     let sandbox = connected(&guest).await;
-    healthy(&sandbox.shim().await).await.unwrap();
+    let shim = sandbox.shim().await;
+    healthy(&shim).await.unwrap();
     for mut idler in idlers {
         let end = timeout(Duration::from_secs(5), idler.read(&mut [0; 8])).await;
         assert_eq!(end.expect("an idler is kept").unwrap_or(0), 0);
     }
     eventually("the good connections stay", || connections_to(guest.address) >= 2).await;
+    drop(shim);
 }
