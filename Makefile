@@ -42,8 +42,9 @@ fmt: ## Formats all code
 	cargo fmt --all
 
 .PHONY: bench
-bench: packages release guest ## What StartVM adds to the time QEMU itself needs
-	@tests/bench-start "$(BUILD)/release" "$(GUEST)" "$(IMAGE)"
+bench: packages release image ## What StartVM adds to the time QEMU itself needs
+	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_LINK_PROGRAM="$(BUILD)/release/peerpods-link" \
+	  cargo bench --locked -p peerpods-tests --bench start
 
 .PHONY: release
 release:
@@ -54,6 +55,8 @@ release:
 guest:
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile guest --target $(GUEST_TRIPLE) \
 	  -p peerpods-guest -p peerpods-miniagent
+	@# Where `peerpods image build` looks for them without being told.
+	@mkdir -p "$(BUILD)/release" && cp -u "$(GUEST)/peerpods-guest" "$(GUEST)/miniagent" "$(BUILD)/release/"
 
 .PHONY: image
 image: guest
