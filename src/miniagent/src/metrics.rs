@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Clock ticks a second in /proc/<pid>/stat: fixed in the kernel's interface on every architecture we run on.
+/// Clock ticks a second in /proc/PID/stat: fixed in the kernel's interface on every architecture we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Size of the pages /proc/<pid>/stat counts resident memory in.
+/// Size of the pages /proc/PID/stat counts resident memory in.
 const PAGE: u64 = 4096;
 
 static SCRAPES: AtomicU64 = AtomicU64::new(0);

@@ -11,7 +11,7 @@ use peerpods_proto::ttrpc::agent::{
 use crate::cgroup::Cgroup;
 use crate::container::Container;
 
-/// Nanoseconds of a clock tick in /proc/<pid>/stat.
+/// Nanoseconds of a clock tick in /proc/PID/stat.
 const TICK: u64 = 10_000_000;
 
 /// A container's figures now.
@@ -105,7 +105,7 @@ fn from_process(stat: &str, status: &str) -> CgroupStats {
     }
 }
 
-/// The interfaces of the container's network namespace, out of its /proc/<pid>/net/dev.
+/// The interfaces of the container's network namespace, out of its /proc/PID/net/dev.
 fn interfaces(text: &str) -> Vec<NetworkStats> {
     let interface = |line: &str| {
         let (name, rest) = line.split_once(':')?;
