@@ -61,6 +61,11 @@ impl GoShim {
         ))
     }
 
+    /// A connection that is kept for several calls, like runtime-rs keeps its one.
+    pub async fn hold(&self) -> ttrpc::Result<HeldShim> {
+        Ok(HeldShim(self.dial().await?))
+    }
+
     /// CreateVM for a pod named after the sandbox; answers the agent socket.
     pub async fn create(&self, id: &str, netns: &Path) -> ttrpc::Result<PathBuf> {
         self.create_with(id, netns, annotations("web")).await
@@ -98,6 +103,29 @@ impl GoShim {
     /// Version.
     pub async fn version(&self) -> ttrpc::Result<String> {
         Ok(self.dial().await?.version(within(5), &VersionRequest::new()).await?.version)
+    }
+}
+
+/// A shim with one connection.
+pub struct HeldShim(HypervisorClient);
+
+impl HeldShim {
+    /// StopVM without a deadline.
+    ///
+    /// # Errors
+    /// The service's own.
+    pub async fn stop(&self, id: &str) -> ttrpc::Result<()> {
+        let mut request = StopVMRequest::new();
+        id.clone_into(&mut request.id);
+        self.0.stop_vm(Context::default(), &request).await.map(drop)
+    }
+
+    /// Version.
+    ///
+    /// # Errors
+    /// The service's own.
+    pub async fn version(&self) -> ttrpc::Result<String> {
+        Ok(self.0.version(within(5), &VersionRequest::new()).await?.version)
     }
 }
 

@@ -22,6 +22,12 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Whether the same request may succeed a little later.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(self, ErrorKind::Transient | ErrorKind::Throttled)
+    }
+
     /// The kind as a lower-case word: a metric label, never an error text.
     #[must_use]
     pub fn label(self) -> &'static str {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use peerpods_agentlink::Link;
@@ -14,6 +14,7 @@ use peerpods_podvm::ClusterId;
 use peerpods_provider::{Facts, Provider};
 
 use crate::config::Config;
+use crate::failure::Failure;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
 
@@ -34,20 +35,41 @@ pub struct Parts {
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) parts: Parts,
-    pub(crate) facts: Facts,
+    pub(crate) ready: Result<Ready, String>,
     pub(crate) cluster: ClusterId,
     pub(crate) authority: ClusterCa,
-    pub(crate) worker_address: IpNet,
     pub(crate) journal: Journal,
     pub(crate) vnis: Vnis,
     pub(crate) boot_id: String,
 }
 
-/// VXLAN network identifiers in use. Each is kept for a sandbox's life and is in its record, so a restart hands none out twice.
+/// What the provider said when it was asked at start.
+pub(crate) struct Ready {
+    pub(crate) facts: Facts,
+    pub(crate) worker_address: IpNet,
+}
+
+impl Context {
+    /// What a new VM needs to know of the provider, or why there can be none: a service that has sandboxes to look after runs all the
+    /// same.
+    pub(crate) fn ready(&self) -> Result<&Ready, Failure> {
+        self.ready.as_ref().map_err(|why| Failure::NotReady(why.clone()))
+    }
+}
+
+/// VXLAN network identifiers in use. Each is kept for a sandbox's life and is in its record, so a restart hands none out twice. The
+/// next one is handed out, not the lowest: the kernel takes its time to remove the devices of a namespace that is gone, and keeps
+/// their identifiers until then.
 #[derive(Debug)]
 pub(crate) struct Vnis {
     lowest: u32,
-    taken: Mutex<BTreeSet<u32>>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    vnis: BTreeSet<u32>,
+    next: u32,
 }
 
 /// The largest VXLAN network identifier (24 bits).
@@ -55,19 +77,27 @@ const VNI_MAX: u32 = 0x00ff_ffff;
 
 impl Vnis {
     pub(crate) fn new(lowest: u32, taken: impl IntoIterator<Item = u32>) -> Self {
-        Self { lowest, taken: Mutex::new(taken.into_iter().collect()) }
+        let vnis: BTreeSet<u32> = taken.into_iter().collect();
+        let next = vnis.last().map_or(lowest, |last| last.saturating_add(1));
+        Self { lowest, taken: Mutex::new(Taken { vnis, next }) }
     }
 
-    /// The lowest free one, or `None` when all 16 million are taken.
+    /// The next free one, or `None` when all 16 million are taken.
     pub(crate) fn take(&self) -> Option<u32> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = (self.lowest..=VNI_MAX).find(|vni| !taken.contains(vni))?;
-        taken.insert(free);
+        let mut taken = self.lock();
+        let next = taken.next.max(self.lowest);
+        let free = (next..=VNI_MAX).chain(self.lowest..next).find(|vni| !taken.vnis.contains(vni))?;
+        taken.vnis.insert(free);
+        taken.next = free + 1;
         Some(free)
     }
 
     pub(crate) fn release(&self, vni: u32) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&vni);
+        self.lock().vnis.remove(&vni);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,10 +135,11 @@ mod tests {
 
     #[test]
     fn vnis_are_unique_and_come_back() {
-        let vnis = Vnis::new(10, [10, 12]);
-        assert_eq!((vnis.take(), vnis.take()), (Some(11), Some(13)));
-        vnis.release(11);
-        assert_eq!(vnis.take(), Some(11));
+        let vnis = Vnis::new(VNI_MAX - 3, [VNI_MAX - 2]);
+        assert_eq!(vnis.take(), Some(VNI_MAX - 1));
+        vnis.release(VNI_MAX - 1);
+        assert_eq!(vnis.take(), Some(VNI_MAX), "one just released is not handed out next");
+        assert_eq!((vnis.take(), vnis.take(), vnis.take()), (Some(VNI_MAX - 3), Some(VNI_MAX - 1), None));
         assert_eq!(Vnis::new(VNI_MAX, [VNI_MAX]).take(), None);
     }
 

@@ -63,13 +63,15 @@ pub enum Failure {
         #[source]
         source: Box<LinkError>,
     },
-    /// The VM stopped by itself while it was started.
-    #[error("VM {vm} of sandbox {sandbox} stopped by itself while starting{console}")]
+    /// The VM stopped by itself.
+    #[error("VM {vm} of sandbox {sandbox} stopped by itself{during}{console}")]
     VmDied {
         /// The sandbox.
         sandbox: SandboxId,
         /// The provider's id of the VM.
         vm: String,
+        /// ` while starting`, or nothing.
+        during: &'static str,
         /// Its last words.
         console: ConsoleTail,
     },
@@ -113,6 +115,9 @@ pub enum Failure {
         #[source]
         source: JournalError,
     },
+    /// The provider was not usable when the service started.
+    #[error("no VM can be made: {0}; mend that and restart the service (running pods go on meanwhile)")]
+    NotReady(String),
     /// The service is going down.
     #[error("the service is shutting down")]
     ShuttingDown,
@@ -173,7 +178,7 @@ impl Failure {
             Failure::Provider { source, .. } => provider_code(source.kind),
             Failure::Link { source, .. } => link_code(source),
             Failure::Deadline { .. } => StatusCode::DeadlineExceeded,
-            Failure::VmDied { .. } | Failure::ShuttingDown => StatusCode::Unavailable,
+            Failure::VmDied { .. } | Failure::NotReady(_) | Failure::ShuttingDown => StatusCode::Unavailable,
             Failure::Cancelled { .. } => StatusCode::Cancelled,
             Failure::Certificate { .. } | Failure::Journal { .. } => StatusCode::Internal,
         }
@@ -182,14 +187,7 @@ impl Failure {
     /// The whole chain of causes as one line, for the caller. Printed here and nowhere else.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        crate::chain(self)
     }
 }
 

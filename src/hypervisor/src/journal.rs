@@ -30,6 +30,14 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
+    /// A record was written by a later version of this program.
+    #[error("{} has version {found}, and this program reads version {VERSION}: start the later program again, or move the file away, which forgets the sandbox and its VM", path.display())]
+    Newer {
+        /// The record's file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
     /// A record could not be written as JSON.
     #[error("cannot encode the record of sandbox {sandbox}")]
     Encode {
@@ -101,10 +109,11 @@ impl Journal {
         Ok(Self { dir, writer })
     }
 
-    /// Reads every record. Files that cannot be understood are renamed to `*.corrupt` and answered beside the records.
+    /// Reads every record. Files that make no sense are renamed to `*.corrupt` and answered beside the records.
     ///
     /// # Errors
-    /// When the directory itself cannot be read.
+    /// When the directory or a file cannot be read now, or a record is of a later version: going on would forget a VM that may be read
+    /// of tomorrow.
     pub fn load(&self) -> Result<(Vec<Record>, Vec<SetAside>), JournalError> {
         let mut records = Vec::new();
         let mut aside = Vec::new();
@@ -112,7 +121,7 @@ impl Journal {
         for entry in entries {
             let path = entry.map_err(|source| failed("read", &self.dir, source))?.path();
             match path.extension().and_then(|e| e.to_str()) {
-                Some(SUFFIX) => match read_record(&path) {
+                Some(SUFFIX) => match read_record(&path)? {
                     Ok(record) => records.push(record),
                     Err(reason) => aside.push(set_aside(&path, reason)),
                 },
@@ -127,7 +136,7 @@ impl Journal {
     /// Writes `record`, replacing the sandbox's earlier one. When this returns, it is on the disk.
     ///
     /// # Errors
-    /// When any step fails; the earlier record is then still there.
+    /// When any step fails; what is on the disk is then the earlier record or this one.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the write; a later write of the same sandbox still comes after it.
@@ -195,13 +204,22 @@ fn failed(step: &'static str, path: &Path, source: io::Error) -> JournalError {
     JournalError::File { step, path: path.to_owned(), source }
 }
 
-fn read_record(path: &Path) -> Result<Record, String> {
-    let bytes = fs::read(path).map_err(|e| e.to_string())?;
-    let Version { version } = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-    if version != VERSION {
-        return Err(format!("has version {version}; this program reads version {VERSION}"));
+/// The record, or why it makes no sense.
+fn read_record(path: &Path) -> Result<Result<Record, String>, JournalError> {
+    let bytes = fs::read(path).map_err(|e| failed("read", path, e))?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Version { version: VERSION }) => {}
+        Ok(Version { version: found }) if found > VERSION => {
+            return Err(JournalError::Newer { path: path.to_owned(), found });
+        }
+        Ok(Version { version }) => return Ok(Err(format!("has version {version}, which never was"))),
+        Err(e) => return Ok(Err(e.to_string())),
     }
-    let record: Record = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+    Ok(parse(path, &bytes))
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Record, String> {
+    let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     let named = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
     if named == record.sandbox.as_str() {
         Ok(record)
@@ -248,7 +266,7 @@ mod tests {
         let good = a_record("good");
         journal.append(&good).await.unwrap();
         fs::write(journal.dir.join("half.json"), b"{\"version\":1,\"sand").unwrap();
-        fs::write(journal.dir.join("newer.json"), b"{\"version\":99}").unwrap();
+        fs::write(journal.dir.join("older.json"), b"{\"version\":0}").unwrap();
         fs::write(journal.dir.join("other.json"), fs::read(journal.path(&good.sandbox)).unwrap()).unwrap();
         fs::write(journal.dir.join("x.json.tmp"), b"half").unwrap();
         let (records, aside) = journal.load().unwrap();
@@ -257,6 +275,17 @@ mod tests {
         assert!(journal.dir.join("half.json.corrupt").exists());
         assert!(!journal.dir.join("x.json.tmp").exists());
         assert!(journal.load().unwrap().1.is_empty(), "what was set aside is not looked at again");
+    }
+
+    #[tokio::test]
+    async fn a_record_of_a_later_version_stops_the_service_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(&dir);
+        let newer = journal.dir.join("newer.json");
+        fs::write(&newer, b"{\"version\":99}").unwrap();
+        let error = journal.load().unwrap_err();
+        assert!(matches!(error, JournalError::Newer { found: 99, .. }), "{error}");
+        assert!(newer.exists());
     }
 
     #[tokio::test]

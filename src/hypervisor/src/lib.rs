@@ -36,12 +36,12 @@ use ipnet::IpNet;
 use peerpods_agentlink::ca::{CaError, ClusterCa};
 use peerpods_provider::ProviderError;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use config::Config;
 pub use context::Parts;
 
-use crate::context::{Context, Vnis};
+use crate::context::{Context, Ready, Vnis};
 use crate::journal::{Journal, JournalError};
 use crate::service::Service;
 use crate::socket::SocketError;
@@ -68,6 +68,12 @@ pub enum RunError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// Another service works on the same state.
+    #[error("another service works on {}; stop it, or give this one another state directory", dir.display())]
+    InUse {
+        /// The state directory.
+        dir: PathBuf,
     },
     /// The journal could not be opened.
     #[error("cannot open the journal")]
@@ -96,7 +102,7 @@ const DRAIN_BUDGET: Duration = Duration::from_secs(20);
 pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> Result<(), RunError> {
     private_dir(&config.state_dir)?;
     private_dir(&config.pods_dir)?;
-    // Taken first: two services must not work on one journal.
+    let _one = only_one(&config.state_dir)?;
     let socket = socket::take(&config.socket)?;
     let (context, records) = prepare(config, parts).await?;
     let service = Service::new(Arc::new(context), shutdown.clone());
@@ -110,39 +116,71 @@ pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> R
     Ok(())
 }
 
-async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::Record>), RunError> {
-    let name = parts.provider.name();
-    let facts =
-        parts.provider.verify().await.map_err(|source| RunError::Provider { name, source: source.into() })?;
-    for remark in &facts.remarks {
-        info!(provider = name, "{remark}");
+/// Two services on one journal would unwind each other's sandboxes.
+fn only_one(dir: &Path) -> Result<impl Sized + use<>, RunError> {
+    let name = dir.join("lock");
+    match socket::exclusive(&name) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(RunError::InUse { dir: dir.to_owned() }),
+        Err(source) => Err(RunError::File { step: "lock", path: name, source }),
     }
-    let state_dir = config.state_dir.clone();
+}
+
+async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::Record>), RunError> {
     let file = |step| {
-        let path = state_dir.clone();
+        let path = config.state_dir.clone();
         move |source| RunError::File { step, path, source }
     };
+    let journal = Journal::open(config.state_dir.join("journal"))?;
+    let (records, aside) = journal.load()?;
+    for bad in aside {
+        error!(file = %bad.path.display(), reason = bad.reason, "a journal record makes no sense; it was set aside");
+    }
+    let ready = match ready(&config, &parts).await {
+        Ok(ready) => Ok(ready),
+        // Whoever has sandboxes to stop must not be kept from it by what new ones would need.
+        Err(e) if !records.is_empty() => Err(chain(&e)),
+        Err(e) => return Err(e),
+    };
+    if let Err(why) = &ready {
+        error!(why, "no new VM can be made; looking after the sandboxes there are");
+    }
     let cluster = match &config.cluster_id {
         Some(id) => id.clone(),
         None => context::cluster_id(&config.state_dir).map_err(file("read the cluster id in"))?,
     };
     let authority = ClusterCa::load_or_create(&config.state_dir.join("ca"))?;
+    let vnis = Vnis::new(config.vxlan_min_id, records.iter().map(|record| record.vni));
+    let boot_id = context::boot_id().map_err(file("read the boot id for"))?;
+    info!(%cluster, socket = %config.socket.display(), "configured");
+    Ok((Context { config, parts, ready, cluster, authority, journal, vnis, boot_id }, records))
+}
+
+/// Asks the provider and finds the node's own address.
+async fn ready(config: &Config, parts: &Parts) -> Result<Ready, RunError> {
+    let name = parts.provider.name();
+    let verified = parts.provider.verify().await;
+    let facts = verified.map_err(|source| RunError::Provider { name, source: source.into() })?;
+    for remark in &facts.remarks {
+        info!(provider = name, "{remark}");
+    }
     let worker_address = match facts.worker_address {
         Some(address) => address,
         None => worker_address(config.host_interface.as_deref()).await?,
     };
-    let journal = Journal::open(config.state_dir.join("journal"))?;
-    let (records, aside) = journal.load()?;
-    for bad in aside {
-        tracing::error!(file = %bad.path.display(), reason = bad.reason, "a journal record cannot be read; it was set aside");
+    info!(worker = %worker_address, mtu = facts.underlay_mtu, "VMs reach this node");
+    Ok(Ready { facts, worker_address })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
     }
-    let vnis = Vnis::new(config.vxlan_min_id, records.iter().map(|record| record.vni));
-    let boot_id = context::boot_id().map_err(file("read the boot id for"))?;
-    info!(%cluster, worker = %worker_address, socket = %config.socket.display(), "configured");
-    Ok((
-        Context { config, parts, facts, cluster, authority, worker_address, journal, vnis, boot_id },
-        records,
-    ))
+    text
 }
 
 async fn worker_address(interface: Option<&str>) -> Result<IpNet, RunError> {

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use peerpods_podvm::SandboxId;
 use peerpods_podvm::annotations::PodRequest;
+use peerpods_podvm::{ClusterId, SandboxId};
+use peerpods_provider::VmKey;
 use serde::{Deserialize, Serialize};
 
 /// Where the sandbox was when the record was written.
@@ -44,6 +45,8 @@ pub struct InstanceRecord {
 pub struct Record {
     /// The sandbox.
     pub sandbox: SandboxId,
+    /// The cluster whose VM it is: half of the key it can be found by, whatever the configuration says later.
+    pub cluster: ClusterId,
     /// Where it was.
     pub stage: Stage,
     /// What CreateVM asked for.
@@ -69,6 +72,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// The key the sandbox's VM was made under.
+    #[must_use]
+    pub fn key(&self) -> VmKey {
+        VmKey { cluster: self.cluster.clone(), sandbox: self.sandbox.clone() }
+    }
+
     /// The stage from which a restarted daemon goes on: a start in flight has failed (its caller saw EOF), and a reboot ended the pod.
     #[must_use]
     pub fn stage_after_restart(&self, boot_id: &str) -> Stage {
@@ -93,6 +102,7 @@ pub(crate) mod tests {
         ]);
         Record {
             sandbox: id.parse().unwrap(),
+            cluster: "test".parse().unwrap(),
             stage: Stage::Created,
             request: PodRequest::from_annotations(&annotations).unwrap(),
             netns: "/run/netns/x".into(),

@@ -2,23 +2,29 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use futures::FutureExt as _;
 use peerpods_podvm::SandboxId;
 use peerpods_podvm::admission::{Decision, Request, State, decide};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::error;
 
 use crate::context::Context;
-use crate::driver::{Ask, Driver, Message, Reply};
+use crate::driver::{Ask, Driver, Ending, Message, Reply};
 use crate::failure::Failure;
 use crate::record::Record;
 use crate::state::{Published, Publisher};
 
 /// Requests that may wait for one driver.
 const QUEUE: usize = 32;
+/// A driver that panics at once again must not do so in a tight loop.
+const PAUSE_AFTER_PANIC: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 struct Handle {
@@ -40,12 +46,13 @@ pub(crate) struct Service {
     context: Arc<Context>,
     sandboxes: Arc<Mutex<Sandboxes>>,
     drivers: TaskTracker,
-    shutdown: CancellationToken,
+    ending: Ending,
 }
 
 impl Service {
     pub(crate) fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
-        Self { context, sandboxes: Arc::default(), drivers: TaskTracker::new(), shutdown }
+        let ending = Ending { shutdown, leave: CancellationToken::new() };
+        Self { context, sandboxes: Arc::default(), drivers: TaskTracker::new(), ending }
     }
 
     /// Takes over what an earlier run of the service recorded.
@@ -94,8 +101,9 @@ impl Service {
         self.context.parts.provider.name()
     }
 
-    /// Waits until every driver has ended or left its sandbox as it is.
+    /// Lets go of what goes on without us, and waits until the rest is removed. To be called when no more requests come.
     pub(crate) async fn drained(&self) {
+        self.ending.leave.cancel();
         self.drivers.close();
         self.drivers.wait().await;
     }
@@ -109,7 +117,7 @@ impl Service {
         message: impl Fn(Reply<T>) -> Message,
     ) -> Result<T, Arc<Failure>> {
         loop {
-            if self.shutdown.is_cancelled() && request != Request::Stop {
+            if self.ending.shutdown.is_cancelled() && request != Request::Stop {
                 return Err(Arc::new(Failure::ShuttingDown));
             }
             let Some(requests) = self.find(id, request) else { return nobody(id, request) };
@@ -119,7 +127,7 @@ impl Service {
             {
                 return answer;
             }
-            if self.shutdown.is_cancelled() {
+            if self.ending.shutdown.is_cancelled() {
                 return Err(Arc::new(Failure::ShuttingDown));
             }
             tokio::task::yield_now().await;
@@ -149,14 +157,30 @@ impl Service {
         sandboxes.born += 1;
         let handle = Handle { requests, published, number: sandboxes.born };
         sandboxes.by_id.insert(id.clone(), handle.clone());
-        let driver = Driver::new(self.context.clone(), publisher, inbox, self.shutdown.clone());
+        let driver = Driver::new(self.context.clone(), publisher, inbox, self.ending.clone());
         let ended = run(driver);
-        let (service, id, number) = (self.clone(), id.clone(), handle.number);
+        let (service, id, watched) = (self.clone(), id.clone(), handle.clone());
         self.drivers.spawn(async move {
-            ended.await;
-            service.forget(id, number);
+            if AssertUnwindSafe(ended).catch_unwind().await.is_err() {
+                tokio::time::sleep(PAUSE_AFTER_PANIC).await;
+                service.replace(&id, &watched);
+            } else {
+                service.forget(id, watched.number);
+            }
         });
         handle
+    }
+
+    /// A driver that panicked is a defect; its sandbox must not become unknown by it. A new driver takes over as after a restart.
+    fn replace(&self, id: &SandboxId, broken: &Handle) {
+        let record = broken.published.borrow().record.clone();
+        error!(sandbox = %id, recorded = record.is_some(), "the sandbox's driver panicked; it is replaced");
+        match record {
+            Some(record) => {
+                self.spawn(&mut self.lock(), id, |driver| Box::pin(driver.resume(record)));
+            }
+            None => self.forget(id.clone(), broken.number),
+        }
     }
 
     fn forget(&self, id: SandboxId, number: u64) {

@@ -95,17 +95,24 @@ const TEMP_SUFFIX: &str = ".new";
 /// Two services that start at the same moment must not both find the socket stale.
 fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
     let name = PathBuf::from(format!("{}.lock", path.display()));
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&name)
-        .map_err(|source| SocketError::Io { step: "open", path: name.clone(), source })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => SocketError::Live { path: path.to_owned() },
-        other => SocketError::Io { step: "lock", path: name, source: other.into() },
-    })
+    match exclusive(&name) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(SocketError::Live { path: path.to_owned() }),
+        Err(source) => Err(SocketError::Io { step: "lock", path: name, source }),
+    }
+}
+
+/// The lock on the file `name` (made when missing), held until dropped or the process ends; `None` when another process holds it.
+///
+/// # Errors
+/// When the file cannot be made or locked at all.
+pub(crate) fn exclusive(name: &Path) -> io::Result<Option<Flock<File>>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
 }
 
 /// A service without our lock (upstream's, say) is told by its answer.

@@ -1,20 +1,21 @@
 //! From CreateVM to an agent socket. Nothing that costs money is made here, and a failed birth leaves nothing.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use peerpods_agentlink::LinkError;
 use peerpods_podvm::naming;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Ask, link_spec};
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{ConsoleTail, Failure};
 use crate::record::{Record, Stage};
 use crate::socket::MAX_PATH;
 use crate::state::Publisher;
 
-/// Looks at the pod's network, records the sandbox and makes its agent socket.
+/// Looks at the pod's network, records the sandbox and makes its agent socket. After an error with a published record the driver unwinds
+/// what there may be.
 pub(super) async fn birth(context: &Context, publisher: &Publisher, ask: &Ask) -> Result<Record, Failure> {
     let began = Instant::now();
     if ask.netns.as_os_str().is_empty() {
@@ -23,23 +24,28 @@ pub(super) async fn birth(context: &Context, publisher: &Publisher, ask: &Ask) -
             ask.sandbox
         )));
     }
+    context.ready()?;
     let network = |source| Failure::Network { sandbox: ask.sandbox.clone(), source: Box::new(source) };
     let pod = context.parts.tunnel.observe(&ask.netns).await.map_err(network)?;
     publisher.phase("pod network observed", began, format!("{} {}", pod.name, pod.address));
     let record = plan(context, ask)?;
     let written = Instant::now();
     if let Err(source) = context.journal.append(&record).await {
-        context.vnis.release(record.vni);
+        // It may be on the disk all the same, and must not come back as somebody else's identifier.
+        if context.journal.remove(&record.sandbox).await.is_ok() {
+            context.vnis.release(record.vni);
+        }
         return Err(Failure::Journal { sandbox: ask.sandbox.clone(), source });
     }
     publisher.phase("recorded", written, String::new());
     publisher.record(&record);
     let opened = Instant::now();
-    if let Err(source) = context.parts.link.open(&link_spec(&record)).await {
-        undo(context, &record).await;
-        let console = crate::failure::ConsoleTail::default();
-        return Err(Failure::Link { sandbox: ask.sandbox.clone(), console, source: source.into() });
-    }
+    let link = |source: LinkError| Failure::Link {
+        sandbox: ask.sandbox.clone(),
+        console: ConsoleTail::default(),
+        source: source.into(),
+    };
+    context.parts.link.open(&link_spec(&record)).await.map_err(link)?;
     publisher.phase("agent socket made", opened, String::new());
     info!(sandbox = %record.sandbox, pod = %ask.request.pod_name, namespace = %ask.request.pod_namespace, "created");
     Ok(record)
@@ -55,6 +61,7 @@ fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Record {
         sandbox: ask.sandbox.clone(),
+        cluster: context.cluster.clone(),
         stage: Stage::Created,
         request: ask.request.clone(),
         netns: ask.netns.clone(),
@@ -83,23 +90,5 @@ fn check_agent_socket(path: &Path) -> Result<(), Failure> {
             "the agent socket {text} has {bad:?}, which the shims cannot follow; choose another PODS_DIR"
         ))),
         None => Ok(()),
-    }
-}
-
-async fn undo(context: &Context, record: &Record) {
-    if let Err(e) = context.parts.link.close(&link_spec(record)).await {
-        warn!(sandbox = %record.sandbox, error = %e, "cannot close the link of a sandbox that was not born");
-    }
-    super::unwind::remove_pod_dir(record).await;
-    if let Err(e) = context.journal.remove(&record.sandbox).await {
-        warn!(sandbox = %record.sandbox, error = %e, "the record of a sandbox that was not born stays behind");
-    }
-    context.vnis.release(record.vni);
-}
-
-/// After a restart of the service: the link process still holds the agent socket, or is started again.
-pub(super) async fn reopen(context: Arc<Context>, record: Record) {
-    if let Err(e) = context.parts.link.open(&link_spec(&record)).await {
-        warn!(sandbox = %record.sandbox, error = %e, "cannot reopen the agent socket");
     }
 }

@@ -11,12 +11,14 @@
 
 mod birth;
 mod console;
+mod reattach;
 mod start;
+mod sweep;
 mod unwind;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
@@ -24,11 +26,11 @@ use peerpods_agentlink::LinkSpec;
 use peerpods_podvm::SandboxId;
 use peerpods_podvm::admission::{Decision, Event, Request, State, decide, next};
 use peerpods_podvm::annotations::PodRequest;
-use peerpods_provider::VmKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::sweep::Sighting;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::record::{Record, Stage};
@@ -68,16 +70,30 @@ enum Done {
     Unwind,
 }
 
+/// The two steps of the service's end, as drivers see them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ending {
+    /// No more creations and starts; starts in flight are unwound. Stops are still taken.
+    pub(crate) shutdown: CancellationToken,
+    /// No more requests come: created and running sandboxes are left as they are.
+    pub(crate) leave: CancellationToken,
+}
+
 /// The owner of one sandbox.
 pub(crate) struct Driver {
     context: Arc<Context>,
     publisher: Arc<Publisher>,
     requests: mpsc::Receiver<Message>,
-    shutdown: CancellationToken,
+    ending: Ending,
     record: Option<Record>,
     work: Option<Work>,
     starters: Vec<Reply<()>>,
+    created: Instant,
     netns_missing_since: Option<Instant>,
+    /// The provider is being asked whether the VM of a running pod still runs.
+    sighting: Option<BoxFuture<'static, Sighting>>,
+    /// How often in a row the provider did not know the VM.
+    vm_missing: u32,
 }
 
 impl Driver {
@@ -85,17 +101,20 @@ impl Driver {
         context: Arc<Context>,
         publisher: Publisher,
         requests: mpsc::Receiver<Message>,
-        shutdown: CancellationToken,
+        ending: Ending,
     ) -> Self {
         Self {
             context,
             publisher: Arc::new(publisher),
             requests,
-            shutdown,
+            ending,
             record: None,
             work: None,
             starters: Vec::new(),
+            created: Instant::now(),
             netns_missing_since: None,
+            sighting: None,
+            vm_missing: 0,
         }
     }
 
@@ -105,14 +124,15 @@ impl Driver {
         info!(sandbox = %record.sandbox, was = ?record.stage, now = ?stage, "taking over");
         self.publisher.record(&record);
         self.record = Some(record.clone());
+        self.created = sweep::created(&record, self.context.config.unstarted_ttl);
         match stage {
             Stage::Created => {
                 self.publisher.enter(State::Created);
-                self.work = Some(Work::Reattach(birth::reopen(self.context.clone(), record).boxed()));
+                self.work = Some(Work::Reattach(reattach::reopen(self.context.clone(), record).boxed()));
             }
             Stage::Running => {
                 self.publisher.enter(State::Running);
-                self.work = Some(Work::Reattach(start::reattach(self.context.clone(), record).boxed()));
+                self.work = Some(Work::Reattach(reattach::reattach(self.context.clone(), record).boxed()));
             }
             Stage::Starting | Stage::Stopping => self.begin_unwinding().await,
         }
@@ -123,8 +143,8 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let mut sweep = tokio::time::interval(self.context.config.sweep_interval);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let shutdown = self.shutdown.clone();
-        let mut leaving = false;
+        let Ending { shutdown, leave } = self.ending.clone();
+        let mut told = false;
         while self.publisher.state() != State::Gone {
             tokio::select! {
                 message = self.requests.recv() => match message {
@@ -132,19 +152,19 @@ impl Driver {
                     None => return,
                 },
                 done = run_work(&mut self.work) => self.finished(done).await,
+                sighting = in_progress(&mut self.sighting) => self.sighted(sighting).await,
                 () = all_left(&mut self.starters), if !self.starters.is_empty() => {
                     self.stop_because(Failure::Cancelled { sandbox: self.sandbox(), by: "its caller went away" }).await;
                 }
                 _ = sweep.tick() => self.look_around().await,
-                () = shutdown.cancelled(), if !leaving => {
-                    leaving = true;
-                    match self.publisher.state() {
-                        State::Starting => self.stop_because(Failure::ShuttingDown).await,
-                        State::Stopping => {}
-                        // Running and created sandboxes go on without us: their link processes hold the shim's connections.
-                        State::None | State::Created | State::Running | State::Gone => return,
+                () = shutdown.cancelled(), if !told => {
+                    told = true;
+                    if self.publisher.state() == State::Starting {
+                        self.stop_because(Failure::ShuttingDown).await;
                     }
                 }
+                // Running and created sandboxes go on without us: their link processes hold the shim's connections.
+                () = leave.cancelled(), if self.publisher.state() != State::Stopping => return,
             }
         }
     }
@@ -201,7 +221,8 @@ impl Driver {
                 warn!(sandbox = %ask.sandbox, error = failure.chain(), "create refused");
                 let failure = Arc::new(failure);
                 self.publisher.fail(failure.clone());
-                self.publisher.enter(State::Gone);
+                // With a record there may be more: then the sandbox is unwound like any other.
+                self.begin_unwinding().await;
                 send(reply, Err(failure));
             }
         }
@@ -215,6 +236,8 @@ impl Driver {
         if let Err(source) = self.context.journal.append(record).await {
             record.stage = before;
             let sandbox = record.sandbox.clone();
+            // Which of the two is on the disk is not known; if this fails too, a restart unwinds a sandbox that never started.
+            drop(self.context.journal.append(record).await);
             return send(reply, Err(Arc::new(Failure::Journal { sandbox, source })));
         }
         self.publisher.record(record);
@@ -278,36 +301,9 @@ impl Driver {
         self.work = Some(Work::Unwind(unwind::unwind(self.context.clone(), record.clone()).boxed()));
     }
 
-    /// What no request tells us: a sandbox nobody ever started, a pod network that is gone.
-    async fn look_around(&mut self) {
-        let (Some(record), state) = (&self.record, self.publisher.state()) else { return };
-        if !matches!(state, State::Created | State::Starting | State::Running) {
-            return;
-        }
-        let config = &self.context.config;
-        if state == State::Created && age(record) >= config.unstarted_ttl {
-            let reason = format!("created {:?} ago and never started", age(record));
-            return self.stop_because(Failure::Denied { sandbox: self.sandbox(), reason }).await;
-        }
-        if unwind::netns_exists(&record.netns).await {
-            self.netns_missing_since = None;
-            return;
-        }
-        let since = *self.netns_missing_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= config.netns_gone_ttl {
-            let reason = format!("its network namespace {} is gone", record.netns.display());
-            self.stop_because(Failure::Denied { sandbox: self.sandbox(), reason }).await;
-        }
-    }
-
     fn sandbox(&self) -> SandboxId {
         self.publisher.sandbox()
     }
-}
-
-fn age(record: &Record) -> Duration {
-    let created = UNIX_EPOCH + Duration::from_millis(record.created_unix_ms);
-    SystemTime::now().duration_since(created).unwrap_or_default()
 }
 
 /// A caller that is gone does not need its answer.
@@ -330,14 +326,17 @@ async fn run_work(work: &mut Option<Work>) -> Done {
     }
 }
 
+async fn in_progress<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn all_left(starters: &mut [Reply<()>]) {
     join_all(starters.iter_mut().map(oneshot::Sender::closed)).await;
 }
 
 pub(crate) fn link_spec(record: &Record) -> LinkSpec {
     LinkSpec { sandbox: record.sandbox.clone(), agent_socket: record.agent_socket.clone() }
-}
-
-pub(crate) fn key(context: &Context, record: &Record) -> VmKey {
-    VmKey { cluster: context.cluster.clone(), sandbox: record.sandbox.clone() }
 }

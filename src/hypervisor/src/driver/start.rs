@@ -2,11 +2,12 @@
 //! has an effect, so this future may be dropped anywhere.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peerpods_agentlink::{Connected, LinkError, LinkIdentity, LinkTarget};
-use peerpods_podnet::TunnelSpec;
+use peerpods_agentlink::{Connected, LinkIdentity, LinkTarget};
+use peerpods_podnet::{TunnelError, TunnelSpec};
 use peerpods_podvm::guest_config::{ApfConfig, SecretText};
 use peerpods_podvm::initdata::InitData;
 use peerpods_podvm::network::{PodInterface, PodNetwork};
@@ -15,7 +16,7 @@ use peerpods_provider::{Console, Instance, UserData, VmSize, VmSpec, VmState};
 use tracing::warn;
 
 use super::console::tail;
-use super::{key, link_spec};
+use super::link_spec;
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
 use crate::record::{InstanceRecord, Record, Stage, TunnelRecord};
@@ -25,6 +26,9 @@ use crate::state::Publisher;
 const ADDRESS_POLL: Duration = Duration::from_millis(250);
 /// How often the provider is asked whether the VM still lives while its agent is waited for.
 const ALIVE_POLL: Duration = Duration::from_secs(1);
+/// How long the kernel is given to remove the devices of a namespace that is gone.
+const VNI_PATIENCE: Duration = Duration::from_secs(5);
+const VNI_POLL: Duration = Duration::from_millis(200);
 /// Left of the start's budget for the link's own answer to arrive.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
@@ -64,8 +68,8 @@ impl Start {
         self.publisher.phase("start recorded", began, String::new());
         let pod = self.observe().await?;
         let spec = self.spec(&pod)?;
-        let address = self.make_vm(&spec).await?;
-        let (instance, remote) = address;
+        self.open_link().await?;
+        let (instance, remote) = self.make_vm(&spec).await?;
         self.lay_tunnel(&pod, remote).await?;
         self.reach_agent(&instance, remote).await?;
         let recording = Instant::now();
@@ -73,6 +77,16 @@ impl Start {
         self.write().await?;
         self.publisher.phase("running recorded", recording, String::new());
         Ok(())
+    }
+
+    /// The link process may be gone since CreateVM; better known before there is a VM.
+    async fn open_link(&self) -> Result<(), Failure> {
+        let opened = self.context.parts.link.open(&link_spec(&self.record)).await;
+        opened.map_err(|source| Failure::Link {
+            sandbox: self.record.sandbox.clone(),
+            console: ConsoleTail::default(),
+            source: source.into(),
+        })
     }
 
     async fn observe(&self) -> Result<PodInterface, Failure> {
@@ -110,7 +124,7 @@ impl Start {
         let server = authority.issue_server(&self.record.vm_name).map_err(|e| self.certificate(e))?;
         let request = &self.record.request;
         let apf = ApfConfig {
-            pod_network: Some(self.pod_network(pod)),
+            pod_network: Some(self.pod_network(pod)?),
             pod_namespace: request.pod_namespace.clone(),
             pod_name: request.pod_name.clone(),
             tls_server_key: Some(SecretText::new(server.expose_key())),
@@ -129,32 +143,35 @@ impl Start {
             Failure::Invalid(format!("user data of sandbox {}: {e}", self.record.sandbox))
         };
         let text = document.render().map_err(|e| invalid(&e))?;
-        document.check_size(text.len(), self.context.facts.user_data_limit).map_err(|e| invalid(&e))?;
+        document
+            .check_size(text.len(), self.context.ready()?.facts.user_data_limit)
+            .map_err(|e| invalid(&e))?;
         Ok(text)
     }
 
-    fn pod_network(&self, pod: &PodInterface) -> PodNetwork {
-        PodNetwork {
+    fn pod_network(&self, pod: &PodInterface) -> Result<PodNetwork, Failure> {
+        let ready = self.context.ready()?;
+        Ok(PodNetwork {
             podip: pod.address,
             pod_hw_addr: pod.mac,
             interface: pod.name.clone(),
-            worker_node_ip: self.context.worker_address,
+            worker_node_ip: ready.worker_address,
             tunnel_type: "vxlan".into(),
             routes: pod.routes.clone(),
             neighbors: pod.neighbors.clone(),
-            mtu: tunnel_mtu(pod.mtu, self.context.facts.underlay_mtu),
+            mtu: tunnel_mtu(pod.mtu, ready.facts.underlay_mtu),
             index: 0,
             vxlan_port: self.record.vxlan_port,
             vxlan_id: self.record.vni,
             dedicated: false,
             external_net_via_pod_vm: false,
-        }
+        })
     }
 
     /// Asks for the VM and waits until it has an address.
-    async fn make_vm(&mut self, spec: &VmSpec) -> Result<(Instance, std::net::IpAddr), Failure> {
+    async fn make_vm(&mut self, spec: &VmSpec) -> Result<(Instance, IpAddr), Failure> {
         let began = Instant::now();
-        let key = key(&self.context, &self.record);
+        let key = self.record.key();
         let parts = self.context.parts.clone();
         let request = &self.record.request;
         parts.ledger.intend(&key, &request.pod_namespace, &request.pod_name).await;
@@ -172,9 +189,14 @@ impl Start {
                 break *address;
             }
             tokio::time::sleep(ADDRESS_POLL).await;
-            instance = match parts.provider.get(&key).await.map_err(provider)? {
-                Some(found) => found,
-                None => return Err(self.died(&instance).await),
+            instance = match parts.provider.get(&key).await {
+                Ok(Some(found)) => found,
+                Ok(None) => return Err(self.died(&instance).await),
+                Err(e) if e.kind.may_pass() => {
+                    warn!(sandbox = %key.sandbox, error = %e, "cannot ask for the VM's address; asking again");
+                    instance
+                }
+                Err(e) => return Err(provider(e)),
             };
         };
         parts.ledger.assign(&key, &instance).await;
@@ -195,12 +217,12 @@ impl Start {
         self.write().await
     }
 
-    async fn lay_tunnel(&mut self, pod: &PodInterface, remote: std::net::IpAddr) -> Result<(), Failure> {
+    async fn lay_tunnel(&mut self, pod: &PodInterface, remote: IpAddr) -> Result<(), Failure> {
         let began = Instant::now();
         self.record.tunnel = Some(TunnelRecord { pod_interface: pod.name.clone(), remote });
         self.write().await?;
         let Some(spec) = tunnel_spec(&self.record) else { return Ok(()) };
-        let laid = self.context.parts.tunnel.setup(&self.record.netns, &spec).await;
+        let laid = self.set_up_tunnel(&spec, began).await;
         laid.map_err(|source| Failure::Network {
             sandbox: self.record.sandbox.clone(),
             source: source.into(),
@@ -209,8 +231,20 @@ impl Start {
         Ok(())
     }
 
+    /// An identifier in use may be that of a pod whose namespace the kernel is still removing.
+    async fn set_up_tunnel(&self, spec: &TunnelSpec, began: Instant) -> Result<(), TunnelError> {
+        loop {
+            match self.context.parts.tunnel.setup(&self.record.netns, spec).await {
+                Err(TunnelError::VniInUse { .. }) if began.elapsed() < VNI_PATIENCE => {
+                    tokio::time::sleep(VNI_POLL).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Waits for the agent's answer over the link, or for the VM's end, whichever is first.
-    async fn reach_agent(&self, instance: &Instance, remote: std::net::IpAddr) -> Result<(), Failure> {
+    async fn reach_agent(&self, instance: &Instance, remote: IpAddr) -> Result<(), Failure> {
         let began = Instant::now();
         let left = self.deadline.saturating_duration_since(began).saturating_sub(ANSWER_MARGIN);
         let target = target(&self.context, &self.record, remote, left).map_err(|e| self.certificate(e))?;
@@ -242,7 +276,7 @@ impl Start {
 
     /// Returns when the provider says that the VM no longer runs. An unanswered question is no answer.
     async fn until_dead(&self) {
-        let key = key(&self.context, &self.record);
+        let key = self.record.key();
         loop {
             tokio::time::sleep(ALIVE_POLL).await;
             match self.context.parts.provider.get(&key).await {
@@ -255,7 +289,8 @@ impl Start {
 
     async fn died(&self, instance: &Instance) -> Failure {
         let console = tail(instance.console.as_ref()).await;
-        Failure::VmDied { sandbox: self.record.sandbox.clone(), vm: instance.id.clone(), console }
+        let (sandbox, vm) = (self.record.sandbox.clone(), instance.id.clone());
+        Failure::VmDied { sandbox, vm, during: " while starting", console }
     }
 
     fn certificate(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
@@ -288,10 +323,11 @@ pub(super) fn tunnel_spec(record: &Record) -> Option<TunnelSpec> {
     })
 }
 
-fn target(
+/// Where a sandbox's guest is and how the link knows it, with a fresh client certificate.
+pub(super) fn target(
     context: &Context,
     record: &Record,
-    remote: std::net::IpAddr,
+    remote: IpAddr,
     deadline: Duration,
 ) -> Result<LinkTarget, peerpods_agentlink::ca::CaError> {
     let client = context.authority.issue_client(record.sandbox.as_str())?;
@@ -305,32 +341,6 @@ fn target(
         },
         deadline,
     })
-}
-
-/// After a restart of the service: mends the tunnel of a running pod and makes sure that its link is connected. The link process
-/// outlived us as a rule, and then this finds everything in place.
-pub(super) async fn reattach(context: Arc<Context>, record: Record) {
-    if let Err(e) = try_reattach(&context, &record).await {
-        warn!(sandbox = %record.sandbox, error = e.chain(), "a running pod is not reachable after the restart");
-    }
-}
-
-async fn try_reattach(context: &Context, record: &Record) -> Result<(), Failure> {
-    let sandbox = || record.sandbox.clone();
-    let Some(spec) = tunnel_spec(record) else { return Ok(()) };
-    let laid = context.parts.tunnel.setup(&record.netns, &spec).await;
-    laid.map_err(|source| Failure::Network { sandbox: sandbox(), source: source.into() })?;
-    let link = |source: LinkError| Failure::Link {
-        sandbox: sandbox(),
-        console: ConsoleTail::default(),
-        source: source.into(),
-    };
-    let link_spec = link_spec(record);
-    context.parts.link.open(&link_spec).await.map_err(link)?;
-    let target = target(context, record, spec.remote, context.config.start_deadline)
-        .map_err(|e| Failure::Certificate { sandbox: sandbox(), source: e.into() })?;
-    context.parts.link.connect(&link_spec, &target).await.map_err(link)?;
-    Ok(())
 }
 
 #[cfg(test)]

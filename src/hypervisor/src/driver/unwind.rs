@@ -1,4 +1,4 @@
-//! Removing a sandbox: link, tunnel, VM, files, record, in the reverse order of their making. Each step is idempotent and is
+//! Removing a sandbox: link, tunnel and VM, then files and record. Each step is idempotent and is
 //! repeated until it is done; the record goes last, so a crash anywhere resumes here.
 
 use std::future::Future;
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::link_spec;
 use super::start::tunnel_spec;
-use super::{key, link_spec};
 use crate::context::Context;
 use crate::record::Record;
 
@@ -28,24 +28,31 @@ pub(super) async fn close_link(context: &Context, record: &Record) {
     }
 }
 
-/// Removes everything a sandbox may have left. Ends only when the provider confirmed and the record is gone.
+/// Removes everything a sandbox may have left. Ends only when the provider confirmed and the record is gone. The VM, which costs
+/// money, does not wait for what is on this node.
 pub(super) async fn unwind(context: Arc<Context>, record: Record) {
     let parts = &context.parts;
-    let link = link_spec(&record);
-    until_done(&record, "close the link", || parts.link.close(&link)).await;
-    if let Some(tunnel) = tunnel_spec(&record) {
-        until_done(&record, "tear the tunnel down", || parts.tunnel.teardown(&record.netns, &tunnel)).await;
-    }
-    let key = key(&context, &record);
-    until_done(&record, "delete the VM", || parts.provider.delete(&key)).await;
-    parts.ledger.release(&key).await;
+    let (link, key) = (link_spec(&record), record.key());
+    let on_this_node = async {
+        until_done(&record, "close the link", || parts.link.close(&link)).await;
+        if let Some(tunnel) = tunnel_spec(&record) {
+            until_done(&record, "tear the tunnel down", || parts.tunnel.teardown(&record.netns, &tunnel))
+                .await;
+        }
+    };
+    let elsewhere = async {
+        until_done(&record, "delete the VM", || parts.provider.delete(&key)).await;
+        parts.ledger.release(&key).await;
+    };
+    tokio::join!(on_this_node, elsewhere);
     remove_pod_dir(&record).await;
     until_done(&record, "remove the record", || context.journal.remove(&record.sandbox)).await;
     context.vnis.release(record.vni);
     info!(sandbox = %record.sandbox, vm = %record.vm_name, "gone");
 }
 
-async fn until_done<E, F>(record: &Record, what: &'static str, mut step: impl FnMut() -> F)
+/// Repeats an idempotent step until it succeeds, with growing pauses.
+pub(super) async fn until_done<E, F>(record: &Record, what: &'static str, mut step: impl FnMut() -> F)
 where
     E: std::error::Error,
     F: Future<Output = Result<(), E>>,

@@ -10,7 +10,6 @@ use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -50,15 +49,30 @@ pub(crate) async fn serve(
     let (to_grpc, grpc_connections) = mpsc::channel::<io::Result<UnixStream>>(16);
     let mut ttrpc = super::ttrpc::server(service.clone(), ReceiverStream::new(ttrpc_connections));
     ttrpc.start().await.map_err(io::Error::other)?;
-    // Ends when both sides of the channel are gone: a server that stopped serving must not look healthy.
     let grpc_shutdown = shutdown.clone().cancelled_owned();
     let grpc = super::grpc::router(service)
-        .serve_with_incoming_shutdown(ReceiverStream::new(grpc_connections).map(|c| c), grpc_shutdown);
-    let accept = accept(listener, to_ttrpc, to_grpc, &shutdown);
-    let (grpc, ()) = tokio::join!(grpc, accept);
+        .serve_with_incoming_shutdown(ReceiverStream::new(grpc_connections), grpc_shutdown);
+    let grpc = async {
+        grpc.await.map_err(io::Error::other)?;
+        // A server that ended by itself must not look healthy.
+        if shutdown.is_cancelled() { Ok(()) } else { Err(io::Error::other("the gRPC server ended")) }
+    };
+    let both = async { tokio::try_join!(grpc, accept(listener, to_ttrpc, to_grpc, &shutdown)).map(drop) };
+    let served = tokio::select! {
+        served = both => served,
+        () = over(&shutdown) => Ok(()),
+    };
     // Not `shutdown`: that first stops its listener, and panics (ttrpc 0.10) when the stream of connections has ended before.
     ttrpc.disconnect().await;
-    grpc.map_err(io::Error::other)
+    served
+}
+
+/// Requests that are under way at shutdown get so long, and clients that never close their connections no longer.
+const GRACE: Duration = Duration::from_secs(5);
+
+async fn over(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(GRACE).await;
 }
 
 type Connections = mpsc::Sender<io::Result<UnixStream>>;
@@ -68,12 +82,13 @@ async fn accept(
     to_ttrpc: Connections,
     to_grpc: Connections,
     shutdown: &CancellationToken,
-) {
+) -> io::Result<()> {
     let undecided = Arc::new(Semaphore::new(UNDECIDED_LIMIT));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => return Ok(()),
+            () = to_ttrpc.closed() => return Err(io::Error::other("the ttrpc server ended")),
         };
         match accepted {
             Ok((stream, _)) => {

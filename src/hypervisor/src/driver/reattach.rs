@@ -1,0 +1,46 @@
+//! Taking a sandbox over from an earlier run of the service: its link and tunnel are found in place as a rule, and mended otherwise.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use peerpods_agentlink::LinkError;
+use tracing::warn;
+
+use super::link_spec;
+use super::start::{target, tunnel_spec};
+use super::unwind::until_done;
+use crate::context::Context;
+use crate::failure::{ConsoleTail, Failure};
+use crate::record::Record;
+
+/// After a restart of the service: the link process still holds the agent socket, or is started again.
+pub(super) async fn reopen(context: Arc<Context>, record: Record) {
+    if let Err(e) = context.parts.link.open(&link_spec(&record)).await {
+        warn!(sandbox = %record.sandbox, error = %e, "cannot reopen the agent socket");
+    }
+}
+
+/// After a restart of the service: mends the tunnel of a running pod and makes sure that its link is connected, for as long as that
+/// takes. The link process outlived us as a rule, and then this finds everything in place.
+pub(super) async fn reattach(context: Arc<Context>, record: Record) {
+    let Some(tunnel) = tunnel_spec(&record) else { return };
+    let parts = &context.parts;
+    let mend = until_done(&record, "mend the tunnel", || parts.tunnel.setup(&record.netns, &tunnel));
+    let reconnect = until_done(&record, "reconnect the link", || reconnect(&context, &record, tunnel.remote));
+    tokio::join!(mend, reconnect);
+}
+
+async fn reconnect(context: &Context, record: &Record, remote: IpAddr) -> Result<(), Failure> {
+    let sandbox = || record.sandbox.clone();
+    let link = |source: LinkError| Failure::Link {
+        sandbox: sandbox(),
+        console: ConsoleTail::default(),
+        source: source.into(),
+    };
+    let link_spec = link_spec(record);
+    context.parts.link.open(&link_spec).await.map_err(link)?;
+    let target = target(context, record, remote, context.config.start_deadline)
+        .map_err(|e| Failure::Certificate { sandbox: sandbox(), source: e.into() })?;
+    context.parts.link.connect(&link_spec, &target).await.map_err(link)?;
+    Ok(())
+}
