@@ -106,10 +106,22 @@ async fn name_at_birth(home: &Rtnl, inside: &Rtnl, device: &NewDevice) -> Result
     if home.link(&device.name).await?.is_none() {
         return Ok(device.name.clone());
     }
-    let name = format!("ppx{:x}", device.vxlan.vni);
-    // Left by a call that was dropped before it could rename.
-    if let Some(stale) = inside.link(&name).await? {
-        inside.remove_link(stale.index).await.map_err(failed(format!("remove the stale device {name}")))?;
+    remove_half_born(inside, device.vxlan.vni).await?;
+    Ok(spare_name(device.vxlan.vni))
+}
+
+fn spare_name(vni: u32) -> String {
+    format!("ppx{vni:x}")
+}
+
+/// Removes a device that was born under its spare name by a call that was dropped before it could rename it. Ok when there is none.
+pub(crate) async fn remove_half_born(inside: &Rtnl, vni: u32) -> Result<(), TunnelError> {
+    let name = spare_name(vni);
+    match inside.link(&name).await? {
+        Some(stale) => inside
+            .remove_link(stale.index)
+            .await
+            .map_err(failed(format!("remove the half-made device {name}"))),
+        None => Ok(()),
     }
-    Ok(name)
 }

@@ -71,10 +71,10 @@ impl GuestTunnel {
             other => other?,
         };
         let State { device } = place.observe(&network.interface).await?;
-        match device {
-            Some(Device { found, .. }) => place.apply(&Step::Remove { link: found.index }, network).await,
-            None => Ok(()),
+        if let Some(Device { found, .. }) = device {
+            place.apply(&Step::Remove { link: found.index }, network).await?;
         }
+        vxlan::remove_half_born(&place.pod_link, network.vxlan_id).await
     }
 }
 

@@ -59,7 +59,7 @@ impl Tunnel for VxlanTunnel {
 
     async fn teardown(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError> {
         let place = match Place::open(netns).await {
-            // The kernel removed the device with its namespace.
+            // The kernel removes the device with its namespace, if a little later.
             Err(TunnelError::NoNetns { .. }) => return Ok(()),
             other => other?,
         };
@@ -68,7 +68,7 @@ impl Tunnel for VxlanTunnel {
         for step in plan::teardown(&state) {
             place.apply(&step, spec, pod_link).await?;
         }
-        Ok(())
+        vxlan::remove_half_born(&place.pod_link, spec.vni).await
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) struct Bed {
 /// One pod: its namespace on the worker, its `podns` in the VM, its tunnel.
 pub(crate) struct Pod {
     worker: String,
-    vm: String,
+    pub(crate) vm: String,
     pub(crate) netns: PodNetns,
     pub(crate) podns: Ns,
     pub(crate) spec: TunnelSpec,

@@ -163,6 +163,41 @@ fn teardown_after_partial_damage_removes_the_rest() {
 }
 
 #[test]
+fn a_device_left_under_its_spare_name_goes_with_teardown() {
+    if !require("a_device_left_under_its_spare_name_goes_with_teardown", NEEDS) {
+        return;
+    }
+    let bed = Bed::new();
+    let pod = bed.pod(5, 555_000);
+    let (ns, podns) = (pod.netns.name.as_str(), pod.podns.0.as_str());
+    for place in [ns, podns] {
+        let device = [
+            "link", "add", "ppx877f8", "type", "vxlan", "id", "555000", "dstport", "9000", "remote",
+            "10.9.9.9",
+        ];
+        ip(&[&["-n", place], device.as_slice()].concat());
+    }
+    pod.teardown_worker().unwrap();
+    pod.teardown_guest().unwrap();
+    for place in [ns, podns] {
+        assert!(!dump(place).contains("ppx877f8"), "{}", dump(place));
+    }
+}
+
+#[test]
+fn a_vms_own_eth0_is_not_in_the_way_of_its_pods() {
+    if !require("a_vms_own_eth0_is_not_in_the_way_of_its_pods", NEEDS) {
+        return;
+    }
+    let bed = Bed::new();
+    let pod = bed.pod(5, 555_000);
+    ip(&["-n", &pod.vm, "link", "add", "eth0", "type", "bridge"]);
+    pod.setup();
+    assert!(pod.vm_answers(), "{}", dump(&pod.podns.0));
+    assert!(!dump(&pod.podns.0).contains("ppx"), "the spare name is gone");
+}
+
+#[test]
 fn a_foreign_filter_survives_setup_and_teardown() {
     if !require("a_foreign_filter_survives_setup_and_teardown", NEEDS) {
         return;
