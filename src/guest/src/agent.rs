@@ -52,6 +52,14 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The program ended before anybody could have called it.
+    #[error("the agent {} ended before it made its socket ({status}); its own words are above", program.display())]
+    EndedAtOnce {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+    },
 }
 
 /// An agent to be started.
@@ -136,14 +144,19 @@ impl AgentSpec {
         }
         let child =
             command.spawn().map_err(|source| AgentError::Start { program: self.program.clone(), source })?;
-        Ok(Agent { child })
+        Ok(Agent { child, program: self.program.clone(), socket: self.socket.clone() })
     }
 }
+
+/// How often a starting agent's socket is looked for.
+const SOCKET_POLL: Duration = Duration::from_millis(50);
 
 /// A running agent. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Agent {
     child: Child,
+    program: PathBuf,
+    socket: PathBuf,
 }
 
 impl Agent {
@@ -151,6 +164,26 @@ impl Agent {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Returns when its socket is there, or when it has ended after that.
+    ///
+    /// # Errors
+    /// [`AgentError::EndedAtOnce`] when it ended without ever having been reachable.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn reachable(&mut self) -> Result<(), AgentError> {
+        while !self.socket.exists() {
+            let Ok(ended) = timeout(SOCKET_POLL, self.child.wait()).await else { continue };
+            return match ended {
+                Ok(status) if !self.socket.exists() => {
+                    Err(AgentError::EndedAtOnce { program: self.program.clone(), status })
+                }
+                _ => Ok(()),
+            };
+        }
+        Ok(())
     }
 
     /// Waits for its end.

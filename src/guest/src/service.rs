@@ -81,10 +81,7 @@ pub async fn run(args: &Args, shutdown: CancellationToken) -> Result<(), Service
     say_step("listening", args.listen);
     let tunnel = GuestTunnel { podns: args.podns.clone() };
     let result = match shutdown.run_until_cancelled(set_up(args, &told, &tunnel)).await {
-        Some(Ok(agent)) => {
-            live(agent, port, &shutdown).await;
-            Ok(())
-        }
+        Some(Ok(agent)) => live(agent, port, &shutdown).await,
         Some(Err(error)) => Err(error),
         None => Ok(()),
     };
@@ -137,14 +134,22 @@ async fn lay(tunnel: &GuestTunnel, network: &PodNetwork) -> Result<(), TunnelErr
     }
 }
 
-/// From the agent's start to the end of the service.
-async fn live(mut agent: Agent, port: Port, shutdown: &CancellationToken) {
+/// What an agent said last before it ended is still carried for so long.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// From the agent's start to the end of the service. An agent that nobody could ever reach is an error: the worker must not wait for it.
+async fn live(mut agent: Agent, port: Port, shutdown: &CancellationToken) -> Result<(), ServiceError> {
     let links = port.serve();
+    if let Some(Err(error)) = shutdown.run_until_cancelled(agent.reachable()).await {
+        links.close().await;
+        return Err(error.into());
+    }
     if let Some(status) = shutdown.run_until_cancelled(agent.ended()).await {
         match status {
             Ok(status) => tracing::error!("the agent ended ({status}); its links are closed for good"),
             Err(error) => tracing::error!(%error, "the agent is lost; its links are closed for good"),
         }
+        sleep(LAST_WORDS).await;
         links.close().await;
         tracing::info!("the VM stays up until it is deleted, so that this console can be read");
         shutdown.cancelled().await;
@@ -152,6 +157,7 @@ async fn live(mut agent: Agent, port: Port, shutdown: &CancellationToken) {
         links.close().await;
     }
     agent.stop().await;
+    Ok(())
 }
 
 async fn tear_down(tunnel: &GuestTunnel, network: Option<&PodNetwork>) {

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -70,8 +70,11 @@ impl Place {
     }
 
     fn start(&self, user_data: &str) -> Guest {
+        self.start_with(user_data, &PathBuf::from(std::env::var_os(PROGRAMS).unwrap()).join("miniagent"))
+    }
+
+    fn start_with(&self, user_data: &str, agent: &Path) -> Guest {
         fs::write(self.path("user-data"), user_data).unwrap();
-        let agent = PathBuf::from(std::env::var_os(PROGRAMS).unwrap()).join("miniagent");
         let child = Command::new("ip")
             .args(["netns", "exec", &self.name, "unshare", "--mount", env!("CARGO_BIN_EXE_peerpods-guest")])
             .arg("--user-data")
@@ -239,6 +242,17 @@ async fn an_agent_that_ends_closes_its_links_for_good_and_the_service_goes_on() 
     assert!(place.log().contains("the agent ended"), "{}", place.log());
     guest.tell(Signal::SIGTERM);
     assert_eq!(guest.wait(&place), 0);
+}
+
+#[test]
+fn an_agent_that_ends_before_anybody_could_reach_it_ends_the_service_with_its_name() {
+    if !require("an_agent_that_ends_before_anybody_could_reach_it_ends_the_service_with_its_name", &NEEDS) {
+        return;
+    }
+    let (place, worker) = (Place::new(), Worker::new(pod_network()));
+    let mut guest = place.start_with(worker.user_data(), Path::new("/bin/false"));
+    assert_eq!(guest.wait(&place), 1, "{}", place.log());
+    assert!(place.log().contains("/bin/false ended before it made its socket"), "{}", place.log());
 }
 
 #[test]
