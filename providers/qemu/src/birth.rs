@@ -8,7 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
 use ipnet::IpNet;
 use peerpods_podvm::underlay::Underlay;
-use peerpods_provider::{Instance, VmKey, VmSpec};
+use peerpods_provider::{Instance, UserData, VmKey, VmSpec};
 
 use crate::accel::Accelerator;
 use crate::addresses::{self, gateway};
@@ -16,10 +16,11 @@ use crate::caller::Caller;
 use crate::command::Machine;
 use crate::config::Size;
 use crate::failure::Failure;
+use crate::holding::Holding;
 use crate::image::Image;
 use crate::lock::{self, Scope};
 use crate::net::Network;
-use crate::places::{Names, mac_of};
+use crate::places::{Names, Places, mac_of};
 use crate::process::Process;
 use crate::provider::{Node, blocking};
 use crate::record::{Phase, Record, private_dir, private_file, remove_file};
@@ -68,7 +69,7 @@ pub(crate) async fn create(
 
 /// The VM that is there, unless it was cut off while it was made.
 async fn existing(node: &Node, key: &VmKey, names: &Names) -> Result<Option<Instance>, Failure> {
-    match Record::load(&node.places, names, key)? {
+    match Record::load(&node.places, names, key).await? {
         Some(record) if record.phase == Phase::Started => look::observe(node, &record).await.map(Some),
         _ => Ok(None),
     }
@@ -109,12 +110,12 @@ async fn make(
     plan: &Plan,
 ) -> Result<Record, Failure> {
     // A process from a birth that was cut off has other user data than we have.
-    for process in Process::find(&names.uuid)? {
+    for process in Process::find(&names.uuid).await? {
         process.end().await?;
     }
     let record = intend(node, key, spec, names, plan).await?;
     wire(node, names, &record).await?;
-    write_files(node, spec, names)?;
+    write_files(&node.places, names, &spec.user_data).await?;
     program::start(&node.config.program, &machine(node, names, &record, plan).await?).await?;
     let qmp = node.places.qmp(names);
     fs::set_permissions(&qmp, Permissions::from_mode(0o600))
@@ -122,7 +123,7 @@ async fn make(
     // QEMU has read it; a secret lies around no longer than it must.
     remove_file(&node.places.user_data(names))?;
     let record = Record { phase: Phase::Started, ..record };
-    store(node, names, &record).await?;
+    record.store(&node.places, names).await?;
     Ok(record)
 }
 
@@ -135,12 +136,12 @@ async fn intend(
     plan: &Plan,
 ) -> Result<Record, Failure> {
     let _turn = lock::take(&node.places.lock(), Scope::Host).await?;
-    let others = Record::load_others(&node.places, names)?;
+    let others = Holding::of_others(&node.places, names).await?;
     let config = &node.config;
     if let Some(allowed) = config.max_vms.filter(|allowed| others.len() >= *allowed as usize) {
         return Err(Failure::TooManyVms { there: others.len(), allowed });
     }
-    let taken: BTreeSet<Ipv4Addr> = others.iter().map(|record| record.address).collect();
+    let taken: BTreeSet<Ipv4Addr> = others.iter().filter_map(|other| other.address).collect();
     let free = addresses::choose(config.subnet, &taken, names.seed);
     let full = Failure::SubnetFull { subnet: config.subnet, room: addresses::room(config.subnet) };
     let record = Record {
@@ -155,13 +156,8 @@ async fn intend(
         size: plan.size,
         tags: spec.tags.clone(),
     };
-    store(node, names, &record).await?;
+    record.store(&node.places, names).await?;
     Ok(record)
-}
-
-async fn store(node: &Node, names: &Names, record: &Record) -> Result<(), Failure> {
-    let (places, names, record) = (node.places.clone(), names.clone(), record.clone());
-    blocking(move || record.store(&places, &names)).await
 }
 
 /// Bridge and tap. The bridge under the host's lock: somebody may just be removing it with the last VM.
@@ -172,16 +168,20 @@ async fn wire(node: &Node, names: &Names, record: &Record) -> Result<(), Failure
     network.ensure_tap(&names.tap, bridge).await
 }
 
-fn write_files(node: &Node, spec: &VmSpec, names: &Names) -> Result<(), Failure> {
-    private_dir(&node.places.consoles())?;
-    private_dir(&node.places.vm(names))?;
-    let console = node.places.console(names);
-    // Made by us, so that its mode is ours; QEMU appends.
-    let made = OpenOptions::new().append(true).create(true).mode(0o600).open(&console);
-    made.map_err(Failure::file("make the console file", &console))?;
-    let path = node.places.user_data(names);
-    let write = || private_file(&path)?.write_all(spec.user_data.expose());
-    write().map_err(Failure::file("write the user data", &path))
+async fn write_files(places: &Places, names: &Names, user_data: &UserData) -> Result<(), Failure> {
+    let (places, names, user_data) = (places.clone(), names.clone(), user_data.clone());
+    blocking(move || {
+        private_dir(&places.consoles())?;
+        private_dir(&places.vm(&names))?;
+        let console = places.console(&names);
+        // Made by us, so that its mode is ours; QEMU appends.
+        let made = OpenOptions::new().append(true).create(true).mode(0o600).open(&console);
+        made.map_err(Failure::file("make the console file", &console))?;
+        let path = places.user_data(&names);
+        let write = || private_file(&path)?.write_all(user_data.expose());
+        write().map_err(Failure::file("write the user data", &path))
+    })
+    .await
 }
 
 async fn machine(node: &Node, names: &Names, record: &Record, plan: &Plan) -> Result<Machine, Failure> {
@@ -205,4 +205,22 @@ async fn machine(node: &Node, names: &Names, record: &Record, plan: &Plan) -> Re
         pid_file: node.places.pid_file(names),
         user_data: node.places.user_data(names),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::{places, record};
+    use crate::slow::leaves_the_thread;
+
+    #[tokio::test]
+    async fn a_slow_disk_keeps_nobody_else_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let names = Names::of(&places, &record("a").key);
+        private_dir(&places.consoles()).unwrap();
+        let user_data = UserData::new("secret");
+        let work = write_files(&places, &names, &user_data);
+        assert!(leaves_the_thread(&places.console(&names), work));
+    }
 }

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
+use nix::libc;
 use peerpods_provider::{ErrorKind, ProviderError};
 
 use crate::image::ImageError;
@@ -76,9 +77,23 @@ impl Failure {
         }
     }
 
+    /// What becomes of a failure to read one of many records: a line in the log, unless it tells nothing of that record.
+    pub(crate) fn passed_over(self, consequence: &str) -> Result<(), Self> {
+        if let Self::File { source, .. } = &self
+            && matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+        {
+            return Err(self);
+        }
+        let cause = self.source().map(ToString::to_string);
+        tracing::warn!(error = %self, cause, consequence, "a VM's record is passed over");
+        Ok(())
+    }
+
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Record { .. } => Some("move the file away, then delete what QEMU and tap devices are left"),
+            Self::Record { .. } => {
+                Some("delete the VM, which needs no readable record, or run the version that wrote it")
+            }
             Self::ForeignBridge { .. } => Some("choose another name in qemu.bridge, or remove the device"),
             Self::SubnetFull { .. } => Some("configure a larger qemu.subnet"),
             Self::TooManyVms { .. } => Some("raise qemu.max_vms"),

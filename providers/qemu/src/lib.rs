@@ -23,6 +23,7 @@ mod caller;
 mod command;
 mod config;
 mod failure;
+mod holding;
 mod image;
 mod lock;
 mod look;
@@ -34,6 +35,8 @@ mod provider;
 mod qmp;
 mod record;
 mod removal;
+#[cfg(test)]
+mod slow;
 mod subnet;
 mod tap;
 mod verify;

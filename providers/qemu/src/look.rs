@@ -10,7 +10,7 @@ use peerpods_provider::{Console, Instance, VmKey, VmState};
 use crate::failure::Failure;
 use crate::places::Names;
 use crate::process::Process;
-use crate::provider::Node;
+use crate::provider::{Node, blocking};
 use crate::qmp::{self, Qmp};
 use crate::record::{Phase, Record};
 
@@ -18,14 +18,14 @@ use crate::record::{Phase, Record};
 const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn get(node: &Node, key: &VmKey) -> Result<Option<Instance>, Failure> {
-    match Record::load(&node.places, &Names::of(&node.places, key), key)? {
+    match Record::load(&node.places, &Names::of(&node.places, key), key).await? {
         Some(record) => observe(node, &record).await.map(Some),
         None => Ok(None),
     }
 }
 
 pub(crate) async fn list(node: &Node, cluster: &ClusterId) -> Result<Vec<(VmKey, Instance)>, Failure> {
-    let mut records = Record::load_all(&node.places)?;
+    let mut records = Record::load_all(&node.places).await?;
     records.retain(|record| record.key.cluster == *cluster);
     let seen = records.iter().map(|record| async {
         let instance = observe(node, record).await?;
@@ -38,14 +38,18 @@ pub(crate) async fn list(node: &Node, cluster: &ClusterId) -> Result<Vec<(VmKey,
 pub(crate) async fn observe(node: &Node, record: &Record) -> Result<Instance, Failure> {
     let names = Names::of(&node.places, &record.key);
     let state = state(node, record, &names).await?;
-    let console = node.places.console(&names);
-    bound(&console, node.config.console_limit_mib);
+    let (path, limit_mib) = (node.places.console(&names), node.config.console_limit_mib);
+    let console = blocking(move || {
+        bound(&path, limit_mib);
+        Ok(path.exists().then_some(Console::File(path)))
+    })
+    .await?;
     Ok(Instance {
         id: names.uuid,
         name: record.name.clone(),
         addresses: vec![record.address.into()],
         state,
-        console: console.exists().then_some(Console::File(console)),
+        console,
     })
 }
 
@@ -53,8 +57,8 @@ async fn state(node: &Node, record: &Record, names: &Names) -> Result<VmState, F
     if record.phase == Phase::Making {
         return Ok(VmState::Pending);
     }
-    let named = Process::from_pid_file(&node.places.pid_file(names), &names.uuid);
-    if named.is_none() && Process::find(&names.uuid)?.is_empty() {
+    let named = Process::from_pid_file(&node.places.pid_file(names), &names.uuid).await?;
+    if named.is_none() && Process::find(&names.uuid).await?.is_empty() {
         return Ok(VmState::Stopped);
     }
     let asked =

@@ -71,7 +71,7 @@ impl Network {
             if link.attributes.contains(&LinkAttribute::Controller(index)) {
                 tracing::warn!(
                     bridge = name,
-                    "bridge is kept: devices that are not ours are connected to it"
+                    "bridge is kept: devices no record tells of are connected to it"
                 );
                 return Ok(());
             }

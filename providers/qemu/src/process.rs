@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
+use crate::provider::blocking;
 
 /// How long a process may take to end after SIGTERM, and again after SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,17 +26,22 @@ pub(crate) struct Process {
 
 impl Process {
     /// The process of `uuid` that QEMU's own pid file names.
-    pub(crate) fn from_pid_file(path: &Path, uuid: &str) -> Option<Self> {
-        let text = fs::read_to_string(path).ok()?;
-        Self::hold(text.trim().parse().ok()?, uuid)
+    pub(crate) async fn from_pid_file(path: &Path, uuid: &str) -> Result<Option<Self>, Failure> {
+        let (path, uuid) = (path.to_owned(), uuid.to_owned());
+        let named = move || Self::hold(fs::read_to_string(path).ok()?.trim().parse().ok()?, &uuid);
+        blocking(move || Ok(named())).await
     }
 
     /// Every process of `uuid` there is, whether a pid file names it or not: one that is just starting has none.
-    pub(crate) fn find(uuid: &str) -> Result<Vec<Self>, Failure> {
-        let dir = Path::new("/proc");
-        let entries = fs::read_dir(dir).map_err(Failure::file("list", dir))?;
-        let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        Ok(numbers.filter_map(|pid| Self::hold(pid, uuid)).collect())
+    pub(crate) async fn find(uuid: &str) -> Result<Vec<Self>, Failure> {
+        let uuid = uuid.to_owned();
+        blocking(move || {
+            let dir = Path::new("/proc");
+            let entries = fs::read_dir(dir).map_err(Failure::file("list", dir))?;
+            let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            Ok(numbers.filter_map(|pid| Self::hold(pid, &uuid)).collect())
+        })
+        .await
     }
 
     fn hold(pid: i32, uuid: &str) -> Option<Self> {
@@ -102,6 +108,8 @@ fn names_vm(line: &[u8], uuid: &str) -> bool {
 mod tests {
     use std::process::{Child, Command};
 
+    use futures::FutureExt;
+
     use super::*;
 
     struct Killed(Child);
@@ -133,22 +141,30 @@ mod tests {
         // The name is there only once the shell runs.
         let mut found = Vec::new();
         while found.is_empty() {
-            found = Process::find(&uuid).unwrap();
+            found = Process::find(&uuid).await.unwrap();
         }
         assert_eq!(found.len(), 1);
         assert!(!found[0].ended(Duration::from_millis(20)).await.unwrap());
         found[0].end().await.unwrap();
         found[0].end().await.unwrap();
-        assert!(Process::find(&uuid).unwrap().is_empty(), "a zombie is no process of ours any more");
+        assert!(Process::find(&uuid).await.unwrap().is_empty(), "a zombie is no process of ours any more");
     }
 
-    #[test]
-    fn a_pid_file_that_names_a_stranger_is_not_believed() {
+    #[tokio::test]
+    async fn looking_at_every_process_keeps_nobody_else_waiting() {
+        assert!(
+            Process::find("some-uuid").now_or_never().is_none(),
+            "it looked before it gave its thread back"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_pid_file_that_names_a_stranger_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
-        fs::write(&path, format!("{}\n", std::process::id())).unwrap();
-        assert!(Process::from_pid_file(&path, "some-uuid").is_none());
-        fs::write(&path, "no number").unwrap();
-        assert!(Process::from_pid_file(&path, "some-uuid").is_none());
+        for text in [format!("{}\n", std::process::id()), "no number".to_owned()] {
+            fs::write(&path, text).unwrap();
+            assert!(Process::from_pid_file(&path, "some-uuid").await.unwrap().is_none());
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::caller::Caller;
 use crate::command::Seccomp;
 use crate::config::{Accel, QemuConfig};
 use crate::failure::Failure;
-use crate::image::Image;
+use crate::image::{self, Image};
 use crate::places::Places;
 use crate::{birth, look, program, removal, verify};
 
@@ -116,18 +116,18 @@ impl Provider for QemuProvider {
 impl Node {
     /// The configured image, or the one a pod named; its files are whole.
     pub(crate) async fn image(&self, name: Option<&str>) -> Result<Image, Failure> {
-        let dir = match name {
-            None => self.config.image.clone(),
-            Some(name) => {
-                crate::image::named(self.config.images_dir.as_deref(), name).map_err(Failure::Image)?
-            }
+        let (configured, images) = (self.config.image.clone(), self.config.images_dir.clone());
+        let name = name.map(str::to_owned);
+        let load = move || match name {
+            None => Image::load(&configured),
+            Some(name) => Image::load(&image::named(images.as_deref(), &name)?),
         };
-        let image = Image::load(&dir).map_err(Failure::Image)?;
-        if self.checked().get(&dir) == Some(&image) {
+        let image = blocking(move || load().map_err(Failure::Image)).await?;
+        if self.checked().get(&image.dir) == Some(&image) {
             return Ok(image);
         }
         let checked = blocking(move || image.check().map(|()| image).map_err(Failure::Image)).await?;
-        self.checked().insert(dir, checked.clone());
+        self.checked().insert(checked.dir.clone(), checked.clone());
         Ok(checked)
     }
 
@@ -191,5 +191,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
         Err(error) => Err(Failure::Task(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slow::leaves_the_thread;
+
+    #[tokio::test]
+    async fn a_slow_disk_with_images_keeps_nobody_else_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = QemuConfig { image: dir.path().to_owned(), ..QemuConfig::default() };
+        let provider = QemuProvider::new(config);
+        let description = dir.path().join(peerpods_podvm::image::DESCRIPTION);
+        assert!(leaves_the_thread(&description, provider.node.image(None)));
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Size;
 use crate::failure::Failure;
 use crate::places::{Names, Places};
+use crate::provider::blocking;
 
 /// How far a VM's birth has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +26,8 @@ pub(crate) enum Phase {
     Started,
 }
 
-/// The VM of one key. Holds no secret.
+/// The VM of one key. Holds no secret. What a later version adds within this format is passed over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     /// Version of this form; [`Record::FORMAT`].
     pub(crate) format: u32,
@@ -46,90 +46,112 @@ impl Record {
     pub(crate) const FORMAT: u32 = 1;
 
     /// The record of `names`, if there is one.
-    pub(crate) fn load(places: &Places, names: &Names, key: &VmKey) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn load(places: &Places, names: &Names, key: &VmKey) -> Result<Option<Self>, Failure> {
         let path = places.record(names);
-        let Some(record) = read(&path)? else { return Ok(None) };
+        let file = path.clone();
+        let Some(record) = blocking(move || read(&file)).await? else { return Ok(None) };
         if record.key == *key {
             return Ok(Some(record));
         }
         Err(Failure::RecordTaken { path, owner: record.key.to_string() })
     }
 
-    /// Every record of this host.
-    pub(crate) fn load_all(places: &Places) -> Result<Vec<Self>, Failure> {
-        Self::load_where(places, |_| true)
-    }
-
-    /// Every record but that of `names`, which need not be readable.
-    pub(crate) fn load_others(places: &Places, names: &Names) -> Result<Vec<Self>, Failure> {
-        let own = places.record(names);
-        Self::load_where(places, |path| path != own)
-    }
-
-    fn load_where(places: &Places, wanted: impl Fn(&Path) -> bool) -> Result<Vec<Self>, Failure> {
+    /// Every record of this host that can be read. One that cannot is left out with a warning: it must not hide the others.
+    pub(crate) async fn load_all(places: &Places) -> Result<Vec<Self>, Failure> {
         let dir = places.records();
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Failure::file("list", &dir)(error)),
-        };
-        let mut records = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(Failure::file("list", &dir))?.path();
-            if path.extension().is_some_and(|e| e == "json") && wanted(&path) {
-                // One that vanished since was deleted by somebody.
-                records.extend(read(&path)?);
-            }
-        }
-        records.sort_by(|a: &Self, b| a.key.cmp(&b.key));
-        Ok(records)
+        blocking(move || load_all(&dir)).await
     }
 
     /// Writes the record; it is on disk when this returns.
-    pub(crate) fn store(&self, places: &Places, names: &Names) -> Result<(), Failure> {
-        private_dir(&places.records())?;
-        let path = places.record(names);
+    pub(crate) async fn store(&self, places: &Places, names: &Names) -> Result<(), Failure> {
+        let (record, dir, path) = (self.clone(), places.records(), places.record(names));
+        blocking(move || record.write(&dir, &path)).await
+    }
+
+    fn write(&self, dir: &Path, path: &Path) -> Result<(), Failure> {
+        private_dir(dir)?;
         let beside = path.with_extension("new");
         let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|source| Failure::Record { path: path.clone(), source })?;
+            .map_err(|source| Failure::Record { path: path.to_owned(), source })?;
         let write = || {
             let mut file = private_file(&beside)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            sync_dir(&places.records())
+            fs::rename(&beside, path)?;
+            sync_dir(dir)
         };
-        write().map_err(Failure::file("write", &path))
+        write().map_err(Failure::file("write", path))
     }
 
     /// Removes the record of `names`, last of all things of the VM.
-    pub(crate) fn remove(places: &Places, names: &Names) -> Result<(), Failure> {
-        let path = places.record(names);
-        for file in [path.with_extension("new"), path] {
-            remove_file(&file)?;
-        }
-        match sync_dir(&places.records()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Failure::file("sync", &places.records())(error))
+    pub(crate) async fn remove(places: &Places, names: &Names) -> Result<(), Failure> {
+        let (dir, path) = (places.records(), places.record(names));
+        blocking(move || {
+            for file in [path.with_extension("new"), path] {
+                remove_file(&file)?;
             }
-            _ => Ok(()),
-        }
+            match sync_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(Failure::file("sync", &dir)(error))
+                }
+                _ => Ok(()),
+            }
+        })
+        .await
     }
 }
 
-fn read(path: &Path) -> Result<Option<Record>, Failure> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::file("read", path)(error)),
+fn load_all(dir: &Path) -> Result<Vec<Record>, Failure> {
+    let mut records = Vec::new();
+    for path in files(dir)? {
+        match read(&path) {
+            // One that vanished since was deleted by somebody.
+            Ok(found) => records.extend(found),
+            Err(failure) => failure.passed_over("it is left out of the list")?,
+        }
+    }
+    records.sort_by(|a: &Record, b| a.key.cmp(&b.key));
+    Ok(records)
+}
+
+/// The paths of all records in `dir`.
+pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Failure::file("list", dir)(error)),
     };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths: Vec<_> = paths.collect::<Result<_, _>>().map_err(Failure::file("list", dir))?;
+    paths.retain(|path| path.extension().is_some_and(|e| e == "json"));
+    Ok(paths)
+}
+
+/// What a record's file holds; none when there is no such file.
+pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::file("read", path)(error)),
+    }
+}
+
+/// What tells whether the rest can be understood.
+#[derive(Deserialize)]
+struct Form {
+    format: u32,
+}
+
+fn read(path: &Path) -> Result<Option<Record>, Failure> {
+    let Some(bytes) = bytes(path)? else { return Ok(None) };
     let unreadable = |source| Failure::Record { path: path.to_owned(), source };
-    let record: Record = serde_json::from_slice(&bytes).map_err(unreadable)?;
-    if record.format != Record::FORMAT {
-        let text = format!("format {} is not {}", record.format, Record::FORMAT);
+    // Before the rest, which may be anything in another format.
+    let Form { format } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+    if format != Record::FORMAT {
+        let text = format!("it has format {format}; this program reads {}", Record::FORMAT);
         return Err(unreadable(serde::de::Error::custom(text)));
     }
-    Ok(Some(record))
+    serde_json::from_slice(&bytes).map(Some).map_err(unreadable)
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
@@ -159,11 +181,12 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::QemuConfig;
+    use crate::slow::leaves_the_thread;
 
-    fn record(sandbox: &str) -> Record {
+    pub(crate) fn record(sandbox: &str) -> Record {
         Record {
             format: Record::FORMAT,
             key: VmKey { cluster: "c".parse().unwrap(), sandbox: sandbox.parse().unwrap() },
@@ -178,7 +201,7 @@ mod tests {
         }
     }
 
-    fn places(dir: &Path) -> Places {
+    pub(crate) fn places(dir: &Path) -> Places {
         Places::of(&QemuConfig {
             state_dir: dir.join("state"),
             run_dir: dir.join("run"),
@@ -186,42 +209,86 @@ mod tests {
         })
     }
 
-    #[test]
-    fn what_is_stored_is_loaded_until_it_is_removed() {
+    #[tokio::test]
+    async fn what_is_stored_is_loaded_until_it_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
         let record = record("a");
         let names = Names::of(&places, &record.key);
-        assert!(Record::load_all(&places).unwrap().is_empty());
-        record.store(&places, &names).unwrap();
-        assert_eq!(Record::load(&places, &names, &record.key).unwrap().as_ref(), Some(&record));
-        assert_eq!(Record::load_all(&places).unwrap(), std::slice::from_ref(&record));
-        Record::remove(&places, &names).unwrap();
-        Record::remove(&places, &names).unwrap();
-        assert_eq!(Record::load(&places, &names, &record.key).unwrap(), None);
+        assert!(Record::load_all(&places).await.unwrap().is_empty());
+        record.store(&places, &names).await.unwrap();
+        assert_eq!(Record::load(&places, &names, &record.key).await.unwrap().as_ref(), Some(&record));
+        assert_eq!(Record::load_all(&places).await.unwrap(), std::slice::from_ref(&record));
+        Record::remove(&places, &names).await.unwrap();
+        Record::remove(&places, &names).await.unwrap();
+        assert_eq!(Record::load(&places, &names, &record.key).await.unwrap(), None);
     }
 
-    #[test]
-    fn a_write_that_was_cut_short_does_not_count() {
+    #[tokio::test]
+    async fn a_write_that_was_cut_short_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
         let names = Names::of(&places, &record("a").key);
         private_dir(&places.records()).unwrap();
         fs::write(places.record(&names).with_extension("new"), "{\"for").unwrap();
-        assert!(Record::load_all(&places).unwrap().is_empty());
-        Record::remove(&places, &names).unwrap();
+        assert!(Record::load_all(&places).await.unwrap().is_empty());
+        Record::remove(&places, &names).await.unwrap();
         assert!(fs::read_dir(places.records()).unwrap().next().is_none());
     }
 
-    #[test]
-    fn a_record_of_another_form_or_key_is_an_error_that_names_the_file() {
+    #[tokio::test]
+    async fn a_record_of_another_format_or_key_is_an_error_that_names_the_file_and_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
-        let names = Names::of(&places, &record("a").key);
-        record("b").store(&places, &names).unwrap();
-        assert!(matches!(Record::load(&places, &names, &record("a").key), Err(Failure::RecordTaken { .. })));
-        Record { format: 2, ..record("a") }.store(&places, &names).unwrap();
-        let error = Record::load(&places, &names, &record("a").key).unwrap_err();
-        assert!(error.to_string().contains(&names.stem), "{error}");
+        let key = record("a").key;
+        let names = Names::of(&places, &key);
+        record("b").store(&places, &names).await.unwrap();
+        let taken = Record::load(&places, &names, &key).await;
+        assert!(matches!(taken, Err(Failure::RecordTaken { .. })));
+        // Another format may have no field of ours but the one that says so.
+        for (text, why) in [("{\"format\": 2}", "format 2"), ("{\"for", "EOF"), ("{\"format\": 1}", "key")] {
+            fs::write(places.record(&names), text).unwrap();
+            let error = Record::load(&places, &names, &key).await.unwrap_err().into_provider("get");
+            let cause = error.source.unwrap().to_string();
+            assert!(error.message.contains(&names.stem) && cause.contains(why), "{} {cause}", error.message);
+            assert!(error.hint.unwrap().contains("delete"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_field_that_a_later_version_added_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let record = record("a");
+        let names = Names::of(&places, &record.key);
+        let mut value = serde_json::to_value(&record).unwrap();
+        value["zone"] = "z1".into();
+        private_dir(&places.records()).unwrap();
+        fs::write(places.record(&names), value.to_string()).unwrap();
+        assert_eq!(Record::load(&places, &names, &record.key).await.unwrap(), Some(record));
+    }
+
+    #[tokio::test]
+    async fn records_that_cannot_be_read_do_not_hide_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let good = record("a");
+        good.store(&places, &Names::of(&places, &good.key)).await.unwrap();
+        fs::write(places.records().join("damaged.json"), "{").unwrap();
+        fs::write(places.records().join("newer.json"), "{\"format\": 2}").unwrap();
+        fs::create_dir(places.records().join("no-file.json")).unwrap();
+        assert_eq!(Record::load_all(&places).await.unwrap(), [good]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_disk_keeps_nobody_else_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let key = record("a").key;
+        let names = Names::of(&places, &key);
+        private_dir(&places.records()).unwrap();
+        let file = places.record(&names);
+        assert!(leaves_the_thread(&file, Record::load(&places, &names, &key)));
+        assert!(leaves_the_thread(&file, Record::load_all(&places)));
     }
 }

@@ -10,6 +10,7 @@ use peerpods_provider::VmKey;
 
 use crate::caller::Caller;
 use crate::failure::Failure;
+use crate::holding::Holding;
 use crate::lock::{self, Scope};
 use crate::net::Network;
 use crate::places::Names;
@@ -35,7 +36,7 @@ pub(crate) async fn delete(node: &Node, key: &VmKey, caller: &Caller) -> Result<
 
 /// Removes everything of `key`; the caller holds its lock.
 pub(crate) async fn remove(node: &Node, key: &VmKey, names: &Names) -> Result<(), Failure> {
-    let record = match Record::load(&node.places, names, key) {
+    let record = match Record::load(&node.places, names, key).await {
         // What cannot be read is removed by the names, which need no record.
         Err(Failure::Record { .. }) => None,
         other => other?,
@@ -64,19 +65,19 @@ pub(crate) async fn remove(node: &Node, key: &VmKey, names: &Names) -> Result<()
 
 /// Ends the VM's process, gently if it listens.
 async fn stop(node: &Node, names: &Names) -> Result<(), Failure> {
-    let mut found = Process::find(&names.uuid)?;
+    let mut found = Process::find(&names.uuid).await?;
     if !found.is_empty() && quit(node, names).await.is_ok() {
         for process in &found {
             process.ended(QUIT).await?;
         }
-        found = Process::find(&names.uuid)?;
+        found = Process::find(&names.uuid).await?;
     }
     while !found.is_empty() {
         for process in &found {
             process.end().await?;
         }
         // One that was just detaching had a child we did not see.
-        found = Process::find(&names.uuid)?;
+        found = Process::find(&names.uuid).await?;
     }
     Ok(())
 }
@@ -94,12 +95,12 @@ async fn forget(
     subnet: Ipv4Net,
 ) -> Result<(), Failure> {
     let _turn = lock::take(&node.places.lock(), Scope::Host).await?;
-    // Where a record cannot be read nobody knows which bridge it needs.
-    let needed = Record::load_others(&node.places, names)
-        .map_or(true, |others| others.iter().any(|record| record.bridge == bridge));
+    // Whoever does not tell which bridge it needs has its tap there if it runs, and then the bridge is not removed.
+    let needed = Holding::of_others(&node.places, names)
+        .await
+        .map_or(true, |others| others.iter().any(|other| other.bridge.as_deref() == Some(bridge)));
     if !needed {
         network.remove_bridge(bridge, subnet).await?;
     }
-    let (places, names) = (node.places.clone(), names.clone());
-    blocking(move || Record::remove(&places, &names)).await
+    Record::remove(&node.places, names).await
 }

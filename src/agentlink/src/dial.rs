@@ -167,7 +167,7 @@ async fn attempt(
     "the port is open, and the TLS handshake was not over".clone_into(&mut progress.last);
     let mut guest = target.handshake(tcp).await?;
     if purpose == Purpose::Agent {
-        "the guest accepts our connections, and its agent did not answer Health.Check: see the VM's console"
+        "the guest accepts our connections, and its agent did not answer Health.Check"
             .clone_into(&mut progress.last);
         match timeout(AGENT_PATIENCE, health::check(&mut guest)).await {
             Ok(answer) => answer.map_err(|error| not_healthy(&error))?,
@@ -217,8 +217,7 @@ async fn open_port(address: SocketAddr, progress: &mut Progress) -> TcpStream {
 fn why_closed(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
-            "connection refused: the VM is up, and peerpods-guest does not listen yet: see the VM's console"
-                .to_owned()
+            "connection refused: the VM is up, and peerpods-guest does not listen yet".to_owned()
         }
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             format!("{error}: is the VM up, and is there a route to it?")

@@ -164,8 +164,7 @@ impl Inner {
     }
 
     async fn forward(&self, tls: TlsStream<TcpStream>) -> Result<(), ForwardError> {
-        let (from_shim, to_shim) = tokio::io::split(tls);
-        let mut inbound = Inbound::new(from_shim);
+        let mut inbound = Inbound::new(tls);
         if inbound.is_over().await? {
             return Ok(());
         }
@@ -173,6 +172,7 @@ impl Inner {
             agent = self.dial_agent() => agent?,
             gone = inbound.gone() => return Ok(gone?),
         };
+        let (inbound, to_shim) = inbound.split();
         let (from_agent, to_agent) = agent.into_split();
         relay::both(inbound.forward(to_agent, &self.netns), downlink(from_agent, to_shim)).await
     }

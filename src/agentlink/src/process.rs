@@ -143,7 +143,8 @@ impl Link for LinkProcesses {
     async fn close(&self, spec: &LinkSpec) -> Result<(), LinkError> {
         // Where no link can be, none is.
         let Ok(places) = Places::beside(&spec.agent_socket) else { return Ok(()) };
-        if let Some((process, mut conversation)) = running(&places).await {
+        let found = running(&places).await.map_err(|source| unreachable(spec, source))?;
+        if let Some((process, mut conversation)) = found {
             let asked = conversation.ask(&Ask::close(), CLOSE_PATIENCE).await;
             if asked.is_err() || !process.ends_within(CLOSE_PATIENCE).await {
                 process.kill();
@@ -161,14 +162,16 @@ impl Link for LinkProcesses {
     }
 }
 
-/// The process behind the control socket, or behind the agent socket when the other was removed.
-async fn running(places: &Places) -> Option<(Process, Conversation)> {
+/// The process behind the control socket, or behind the agent socket when the other was removed. An error when there may be one.
+async fn running(places: &Places) -> io::Result<Option<(Process, Conversation)>> {
     for socket in [&places.control, &places.agent] {
-        if let Ok(conversation) = Conversation::begin(socket).await {
-            return Some((Process::find(conversation.peer)?, conversation));
+        match Conversation::begin(socket).await {
+            Ok(found) => return Ok(Process::find(found.peer).map(|process| (process, found))),
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(error),
         }
     }
-    None
+    Ok(None)
 }
 
 fn remove(path: &std::path::Path) -> io::Result<()> {
@@ -178,6 +181,7 @@ fn remove(path: &std::path::Path) -> io::Result<()> {
     }
 }
 
+/// Whether a failed connection proves that nobody listens: a full queue, or no descriptor left to us, does not.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

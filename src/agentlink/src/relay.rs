@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -40,6 +41,11 @@ async fn both_with<E>(
         },
     }
 }
+
+/// To wait with (`ready`) until a peer has closed its side or broke off, when what it sent before is left unread: reading would not
+/// show the end before all of that. Tokio wakes a waiter for `PRIORITY` by that end as well, and sockets that are registered for
+/// reading and writing, as all of its own are, tell of nothing else under this name.
+pub(crate) const PEER_CLOSED: Interest = Interest::PRIORITY;
 
 /// Small frames go at once, and a peer that vanished without a word is noticed after four minutes, which is longer than any drop of
 /// the network a shim lives through. Best effort: a connection without these options works.

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use peerpods_provider::{Provider, VmState};
+use ipnet::Ipv4Net;
+use peerpods_provider::{ErrorKind, Provider, VmState};
 use peerpods_test_require::require;
 
 use crate::site::{NEEDS, Site, ip, key, spec};
@@ -65,6 +66,65 @@ async fn a_birth_cut_off_after_qemu_started_leaves_one_process_whether_created_a
     fs::write(record_of(&site), "{").unwrap();
     site.provider().delete(&key("a")).await.unwrap();
     assert_eq!(site.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_read_stops_no_other_vm_and_no_bridge_is_lost() {
+    if !require("a_record_that_cannot_be_read_stops_no_other_vm_and_no_bridge_is_lost", NEEDS) {
+        return;
+    }
+    let site = Site::new();
+    let provider = site.provider();
+    provider.create(&key("a"), &spec("podvm-a")).await.unwrap();
+    let unreadable = record_of(&site);
+    let whole = fs::read_to_string(&unreadable).unwrap();
+    let newer = whole.replace("\"format\": 1", "\"format\": 2");
+    assert_ne!(newer, whole);
+    for text in [newer.as_str(), "{"] {
+        fs::write(&unreadable, text).unwrap();
+        provider.create(&key("b"), &spec("podvm-b")).await.unwrap();
+        let listed = provider.list(&key("a").cluster).await.unwrap();
+        assert_eq!(listed.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key("b")]);
+        provider.delete(&key("b")).await.unwrap();
+        assert_eq!((site.processes().len(), site.taps().len()), (1, 1), "the VM that runs keeps its bridge");
+        let error = provider.create(&key("a"), &spec("podvm-a")).await.unwrap_err();
+        let named = error.message.contains(&unreadable.display().to_string());
+        assert!(named && error.hint.is_some(), "{error}");
+    }
+    provider.delete(&key("a")).await.unwrap();
+    assert_eq!(site.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bridge_goes_with_the_last_vm_whatever_lies_among_the_records() {
+    if !require("the_bridge_goes_with_the_last_vm_whatever_lies_among_the_records", NEEDS) {
+        return;
+    }
+    let site = Site::new();
+    site.provider().create(&key("a"), &spec("podvm-a")).await.unwrap();
+    let damaged = record_of(&site).with_file_name("damaged.json");
+    fs::write(&damaged, "{").unwrap();
+    site.provider().delete(&key("a")).await.unwrap();
+    assert_eq!(site.leftovers(), [damaged.display().to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_in_a_record_of_a_newer_version_is_given_to_nobody() {
+    if !require("the_address_in_a_record_of_a_newer_version_is_given_to_nobody", NEEDS) {
+        return;
+    }
+    let mut site = Site::new();
+    // Room for one VM.
+    site.config.subnet = Ipv4Net::new(site.config.subnet.addr(), 30).unwrap();
+    let provider = site.provider();
+    provider.create(&key("a"), &spec("podvm-a")).await.unwrap();
+    let record = record_of(&site);
+    let newer = fs::read_to_string(&record).unwrap().replace("\"format\": 1", "\"format\": 2");
+    fs::write(&record, newer).unwrap();
+    let error = provider.create(&key("b"), &spec("podvm-b")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Quota, "{error}");
+    provider.delete(&key("a")).await.unwrap();
+    provider.create(&key("b"), &spec("podvm-b")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,10 +3,13 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::ForwardError;
 use crate::frame::{HEADER_LEN, Header, Kind};
+use crate::relay;
 use crate::rewrite::{self, Verdict};
 
 /// How much is read at once; a TLS record holds as much.
@@ -20,17 +23,9 @@ pub(super) struct Inbound<R> {
     read: BytesMut,
 }
 
-impl<R: AsyncRead + Unpin> Inbound<R> {
-    pub(super) fn new(reader: R) -> Self {
-        Self { reader, read: BytesMut::new() }
-    }
-
-    /// Waits for the first byte; true when the peer closed without one.
-    pub(super) async fn is_over(&mut self) -> io::Result<bool> {
-        Ok(self.fill().await? == 0)
-    }
-
-    /// Ends when the peer closes. Reads on meanwhile, keeping what comes, up to a bound.
+impl Inbound<TlsStream<TcpStream>> {
+    /// Ends when the peer closes. Reads on meanwhile, keeping what comes, up to a bound; beyond it the end of the TCP connection is
+    /// noticed, unless the kernel's buffers are full too.
     ///
     /// # Cancel safety
     /// Nothing that was read is lost.
@@ -40,7 +35,24 @@ impl<R: AsyncRead + Unpin> Inbound<R> {
                 return Ok(());
             }
         }
-        std::future::pending().await
+        self.reader.get_ref().0.ready(relay::PEER_CLOSED).await.map(drop)
+    }
+
+    /// The same with the way back split off.
+    pub(super) fn split(self) -> (Inbound<ReadHalf<TlsStream<TcpStream>>>, WriteHalf<TlsStream<TcpStream>>) {
+        let (reader, back) = tokio::io::split(self.reader);
+        (Inbound { reader, read: self.read }, back)
+    }
+}
+
+impl<R: AsyncRead + Unpin> Inbound<R> {
+    pub(super) fn new(reader: R) -> Self {
+        Self { reader, read: BytesMut::new() }
+    }
+
+    /// Waits for the first byte; true when the peer closed without one.
+    pub(super) async fn is_over(&mut self) -> io::Result<bool> {
+        Ok(self.fill().await? == 0)
     }
 
     /// Forwards frames until the peer closes, then closes the agent's side for writing.

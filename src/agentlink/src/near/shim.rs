@@ -90,14 +90,14 @@ async fn reach(mut guest: watch::Receiver<Option<Arc<Target>>>) -> Result<Guest,
     Ok(dial::until_trusted(&target, DIAL_PATIENCE).await?)
 }
 
-/// Ends when the shim closes; keeps what it says meanwhile, up to a bound.
+/// Ends when the shim closes; keeps what it says meanwhile, up to a bound. What it says beyond that is not read, its end is noticed.
 async fn hung_up(shim: &mut UnixStream, early: &mut BytesMut) -> io::Result<()> {
     while early.len() < HOLD {
         if read_more(shim, early).await? == 0 {
             return Ok(());
         }
     }
-    std::future::pending().await
+    shim.ready(relay::PEER_CLOSED).await.map(drop)
 }
 
 async fn read_more(shim: &mut UnixStream, early: &mut BytesMut) -> io::Result<usize> {

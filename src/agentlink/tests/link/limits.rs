@@ -1,16 +1,24 @@
 //! Large, slow and hostile.
 
+use std::fs;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use peerpods_agentlink::frame::{HEADER_LEN, Header, Kind, MAX_PAYLOAD};
+use peerpods_agentlink::tls::near_client;
+use peerpods_agentlink::{Link, LinkError};
 use peerpods_proto::ttrpc::agent::{CopyFileRequest, CreateContainerRequest, ReadStreamRequest};
 use peerpods_proto::ttrpc::agent_ttrpc::AgentServiceClient;
 use protobuf::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
 
-use super::support::{Guest, NETNS, Sandbox, connections_to, eventually, healthy, within};
+use super::support::{
+    Guest, NETNS, Sandbox, VM, connections_held_by, connections_to, eventually, healthy, within,
+};
 use super::wire::{answer, bare_agent, connected, frame};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,4 +142,55 @@ async fn peers_that_never_finish_their_handshake_do_not_keep_others_out() {
     }
     eventually("the good connections stay", || connections_to(guest.address) >= 2).await;
     drop(shim);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_said_much_and_hung_up_before_its_guest_is_known_is_let_go() {
+    let sandbox = Sandbox::new();
+    sandbox.links.open(&sandbox.spec).await.unwrap();
+    let shims = async || sandbox.links.status(&sandbox.spec).await.unwrap().unwrap().shims;
+    let mut shim = sandbox.raw_shim().await;
+    shim.write_all(&[7; 64 << 10]).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(shims().await, 1, "a shim that only waits was let go");
+    drop(shim);
+    let let_go = async {
+        while shims().await > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), let_go).await.expect("its connection is still held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_said_much_and_hung_up_before_the_agent_is_up_is_let_go() {
+    let guest = Guest::on().await;
+    let target = guest.target();
+    let connector = TlsConnector::from(near_client(&target.identity).unwrap());
+    let tcp = TcpStream::connect(guest.address).await.unwrap();
+    let mut caller = connector.connect(VM.try_into().unwrap(), tcp).await.unwrap();
+    caller.write_all(&[7; 96 << 10]).await.unwrap();
+    caller.flush().await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(connections_held_by(guest.address), 1, "a caller that only waits was let go");
+    drop(caller);
+    eventually("its connection is let go", || connections_held_by(guest.address) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_cannot_be_connected_to_is_not_taken_for_gone() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(&sandbox.dir).unwrap();
+    let control = sandbox.dir.join("link.sock");
+    let somebody = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+    bind(somebody.as_raw_fd(), &UnixAddr::new(&control).unwrap()).unwrap();
+    listen(&somebody, Backlog::new(0).unwrap()).unwrap();
+    // The queue holds one.
+    let _queued = UnixStream::connect(&control).await.unwrap();
+    let error = sandbox.links.close(&sandbox.spec).await.unwrap_err();
+    assert!(matches!(error, LinkError::Unreachable { .. }), "{error}");
+    assert!(control.exists(), "the socket of somebody who listens was removed");
+    drop(somebody);
+    sandbox.links.close(&sandbox.spec).await.unwrap();
+    assert!(!sandbox.dir.exists());
 }

@@ -254,6 +254,15 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     panic!("never: {what}");
 }
 
+/// How many TCP connections of this machine the listener at that loopback port has not closed yet, by the kernel's word.
+pub(crate) fn connections_held_by(address: SocketAddr) -> usize {
+    let local = format!("0100007F:{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
+    // Established, or closed by the other side only.
+    rows.filter(|row| row[1] == local && ["01", "08"].contains(&row[3])).count()
+}
+
 /// How many TCP connections of this machine to that loopback port stand, by the kernel's word.
 pub(crate) fn connections_to(address: SocketAddr) -> usize {
     let remote = format!("0100007F:{:04X}", address.port());

@@ -1,13 +1,14 @@
 //! Who is connected to, who is not, and what is said about it.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use peerpods_agentlink::process::GuestState;
+use peerpods_agentlink::process::{GuestState, LinkProcesses};
 use peerpods_agentlink::{Link, LinkError};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use super::support::{Guest, Sandbox, healthy, identity};
+use super::support::{Guest, Sandbox, healthy, identity, program};
 
 async fn opened() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -62,7 +63,7 @@ async fn a_deadline_says_what_was_seen_last() {
 
     guest.serve_on(mute, |_| {});
     let text = sandbox.links.connect(&sandbox.spec, &target).await.unwrap_err().to_string();
-    assert!(text.contains("Health.Check") && text.contains("console"), "{text}");
+    assert!(text.contains("Health.Check") && !text.contains("console"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,11 +118,16 @@ async fn a_caller_that_goes_away_stops_the_dialling() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connecting_again_answers_at_once_while_the_guest_holds_the_line() {
     let mut guest = Guest::on().await;
-    let _agent = guest.agent().await;
+    let agent = guest.agent().await;
     let sandbox = opened().await;
-    let first = sandbox.links.connect(&sandbox.spec, &guest.target()).await.unwrap();
-    let again = sandbox.links.connect(&sandbox.spec, &guest.target()).await.unwrap();
+    let (target, anew) = (guest.target(), guest.target());
+    // A daemon that was restarted has a new certificate issued.
+    assert_ne!(target.identity.certificate, anew.identity.certificate);
+    let first = sandbox.links.connect(&sandbox.spec, &target).await.unwrap();
+    let restarted = LinkProcesses::new(program());
+    let again = restarted.connect(&sandbox.spec, &anew).await.unwrap();
     assert_eq!(first.agent_after, again.agent_after, "it dialled again");
+    assert_eq!(agent.asked.connections.load(Ordering::SeqCst), 1, "it dialled again");
     let status = sandbox.links.status(&sandbox.spec).await.unwrap().unwrap();
     assert_eq!(status.guest, GuestState::Connected);
 
@@ -140,15 +146,33 @@ async fn connecting_again_answers_at_once_while_the_guest_holds_the_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_holds_the_line_is_not_believed_to_be_of_another_name_or_cluster() {
+    let (guest, other) = (Guest::on().await, Guest::off().await);
+    let _agent = guest.agent().await;
+    let sandbox = opened().await;
+    sandbox.links.connect(&sandbox.spec, &guest.target()).await.unwrap();
+    let mut other_name = guest.target();
+    other_name.server_name = "podvm-other-11111111".to_owned();
+    let mut other_cluster = guest.target();
+    other_cluster.identity = identity(&guest.ca, &other.ca);
+    for target in [other_name, other_cluster] {
+        let error = sandbox.links.connect(&sandbox.spec, &target).await.unwrap_err();
+        assert!(matches!(&error, LinkError::Untrusted { .. }), "{error}");
+    }
+    // What was refused replaced nothing.
+    healthy(&sandbox.shim().await).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_target_replaces_the_old_for_later_connections() {
     let (first, second) = (Guest::on().await, Guest::on().await);
     let (_one, two) = (first.agent().await, second.agent().await);
     let sandbox = opened().await;
     sandbox.links.connect(&sandbox.spec, &first.target()).await.unwrap();
     sandbox.links.connect(&sandbox.spec, &second.target()).await.unwrap();
-    let before = two.asked.connections.load(std::sync::atomic::Ordering::SeqCst);
+    let before = two.asked.connections.load(Ordering::SeqCst);
     healthy(&sandbox.shim().await).await.unwrap();
-    assert_eq!(two.asked.connections.load(std::sync::atomic::Ordering::SeqCst), before + 1);
+    assert_eq!(two.asked.connections.load(Ordering::SeqCst), before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
