@@ -9,6 +9,7 @@ pub mod error;
 pub mod netns;
 pub mod process;
 pub mod record;
+pub mod rootfs;
 pub mod run;
 pub mod service;
 pub mod spec;

@@ -19,6 +19,9 @@ pub const GRACE: Duration = Duration::from_secs(5);
 /// How long delivering a signal may take; a broken link must not make a second Ctrl-C wait.
 const DELIVERY: Duration = Duration::from_secs(2);
 
+/// Ctrl-D: the end of a terminal's input.
+const END_OF_INPUT: u8 = 0x04;
+
 /// What comes from the user while a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -65,6 +68,10 @@ pub async fn attend(
         OwnTerminal::Raw => RawMode::enter()?,
         OwnTerminal::AsIs => None,
     };
+    if let Terminal::Tty(Some(size)) = terminal {
+        // The kata-agent does not look at the size in a process's specification.
+        resize(agent, process, size).await;
+    }
     let joined = join(agent, process, terminal, streams);
     tokio::pin!(joined);
     let mut insistence = Insistence::default();
@@ -72,12 +79,20 @@ pub async fn attend(
         tokio::select! {
             status = &mut joined => return status,
             Some(event) = events.recv() => match event {
-                // A size that cannot be told is no reason to end a process.
-                Event::Resized(size) => drop(timeout(DELIVERY, agent.resize(process, size)).await),
+                Event::Resized(size) => resize(agent, process, size).await,
                 Event::Signal(signal) => insistence.insist(agent, process, signal).await?,
             },
             signal = insistence.overdue() => insistence.insist(agent, process, signal).await?,
         }
+    }
+}
+
+/// Tells a terminal's size. One that cannot be told is no reason to end a process.
+async fn resize(agent: &Agent, process: &ProcessId, size: Size) {
+    match timeout(DELIVERY, agent.resize(process, size)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(error = %error, "size not told"),
+        Err(_) => tracing::debug!("the agent does not take sizes"),
     }
 }
 
@@ -140,7 +155,7 @@ async fn join(
     };
     tokio::select! {
         status = outputs => status,
-        never = feed(agent, process, stdin) => match never {},
+        never = feed(agent, process, terminal, stdin) => match never {},
     }
 }
 
@@ -166,7 +181,12 @@ async fn copy(
 }
 
 /// Passes input on until its end, then waits to be dropped. A process that takes no more input is no error: its end says all.
-async fn feed(agent: &Agent, process: &ProcessId, stdin: Option<mpsc::Receiver<Vec<u8>>>) -> Infallible {
+async fn feed(
+    agent: &Agent,
+    process: &ProcessId,
+    terminal: Terminal,
+    stdin: Option<mpsc::Receiver<Vec<u8>>>,
+) -> Infallible {
     if let Some(mut stdin) = stdin {
         while let Some(data) = stdin.recv().await {
             if let Err(error) = agent.write(process, &data).await {
@@ -175,7 +195,12 @@ async fn feed(agent: &Agent, process: &ProcessId, stdin: Option<mpsc::Receiver<V
             }
         }
     }
-    if let Err(error) = agent.close_stdin(process).await {
+    let closed = match terminal {
+        Terminal::None => agent.close_stdin(process).await,
+        // Input and output of a terminal are one: what ends only the input is what a user would type.
+        Terminal::Tty(_) => agent.write(process, &[END_OF_INPUT]).await,
+    };
+    if let Err(error) = closed {
         tracing::debug!(error = %error, "stdin not closed");
     }
     std::future::pending().await

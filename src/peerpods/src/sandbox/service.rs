@@ -159,11 +159,30 @@ fn refused(call: &'static str, id: &SandboxId, error: &ttrpc::Error) -> SandboxE
 pub fn reason(error: &ttrpc::Error) -> String {
     match error {
         ttrpc::Error::RpcStatus(status) => {
-            format!("{} ({:?})", status.message(), status.code())
+            format!("{} ({:?})", without_stack(status.message()), status.code())
         }
         ttrpc::Error::RemoteClosed | ttrpc::Error::Eof => {
             "the connection was closed before the answer".to_owned()
         }
         other => other.to_string(),
+    }
+}
+
+/// A peer's sentence without the stack it was said on, which the kata-agent appends to its errors and which helps nobody here.
+fn without_stack(message: &str) -> &str {
+    message.split_once("Stack backtrace:").map_or(message, |(sentence, _)| sentence).trim_end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_is_no_part_of_a_reason() {
+        let told = "cannot mount\n\nCaused by:\n    EINVAL\n\nStack backtrace:\n   0: <unknown>\n   1: eof";
+        assert_eq!(without_stack(told), "cannot mount\n\nCaused by:\n    EINVAL");
+        assert_eq!(without_stack("no such program"), "no such program");
+        let error = ttrpc::Error::RpcStatus(ttrpc::get_status(ttrpc::Code::INTERNAL, told));
+        assert_eq!(reason(&error), "cannot mount\n\nCaused by:\n    EINVAL (INTERNAL)");
     }
 }

@@ -12,11 +12,10 @@ use peerpods_proto::ttrpc::oci::{
 };
 use protobuf::MessageField;
 
+use super::rootfs;
+
 /// Where the agent keeps what belongs to a container.
 const AGENT_DIR: &str = "/run/kata-containers";
-
-/// The option that makes the agent give an overlay its own upper and work directories.
-const OVERLAY_RW: &str = "io.katacontainers.fs-opt.overlay-rw";
 
 /// The PATH of a command that brings none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -101,19 +100,12 @@ pub fn create_sandbox(id: &SandboxId, hostname: &str) -> CreateSandboxRequest {
 /// The request that makes the container; its process waits for `StartContainer`.
 #[must_use]
 pub fn create_container(spec: &ContainerSpec) -> CreateContainerRequest {
-    let rootfs = format!("{AGENT_DIR}/{}/rootfs", spec.id);
-    let overlay = Storage {
-        driver: "overlayfs".to_owned(),
-        source: "overlay".to_owned(),
-        fstype: "overlay".to_owned(),
-        options: vec![OVERLAY_RW.to_owned(), format!("lowerdir={}", spec.userland)],
-        mount_point: rootfs.clone(),
-        ..Storage::default()
-    };
+    let own = Path::new(AGENT_DIR).join(spec.id.as_str());
+    let rootfs = own.join("rootfs").display().to_string();
     CreateContainerRequest {
         container_id: spec.id.to_string(),
         exec_id: spec.id.to_string(),
-        storages: vec![overlay],
+        storages: rootfs::overlay(&spec.userland, &own, &rootfs),
         OCI: MessageField::some(oci(spec, rootfs)),
         ..CreateContainerRequest::default()
     }
@@ -303,9 +295,9 @@ mod tests {
     fn a_container_is_an_overlay_on_the_userland_named_as_its_sandbox() {
         let request = container();
         assert_eq!((request.container_id.as_str(), request.exec_id.as_str()), ("abc", "abc"));
-        let [storage] = request.storages.as_slice() else { panic!("{:?}", request.storages) };
+        let storage = request.storages.last().unwrap();
         assert_eq!((storage.driver.as_str(), storage.fstype.as_str()), ("overlayfs", "overlay"));
-        assert_eq!(storage.options, [OVERLAY_RW, "lowerdir=/userland"]);
+        assert_eq!(storage.options[0], "lowerdir=/userland");
         assert_eq!(storage.mount_point, "/run/kata-containers/abc/rootfs");
         assert_eq!(request.OCI.Root.Path, storage.mount_point);
         assert_eq!(request.OCI.Hostname.len(), 64);
