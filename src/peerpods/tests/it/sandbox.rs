@@ -145,6 +145,41 @@ async fn input_of_a_megabyte_comes_back_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_output_of_a_terminal_is_whole_although_its_input_ends_first() {
+    let bench = Bench::new(Start::Works).await;
+    let command = run(&["-q", "--tty"], &["sh", "-c", "cat; sleep 0.3; echo last; exit 9"]);
+    let mut child = bench.command(&command).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"first\n").await.unwrap();
+    let output = finish(child).await;
+    assert_eq!(text(&output.stdout), "first\nlast\n", "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(9), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_told_its_size_at_the_start() {
+    if !require("a_terminal_is_told_its_size_at_the_start", &[Need::Program("script")]) {
+        return;
+    }
+    let bench = Bench::new(Start::Works).await;
+    let command = bench.command(&run(&["-q", "--tty", "--keep", "--id", "sized"], &["sleep", "1"]));
+    let words: Vec<String> = std::iter::once(command.as_std().get_program())
+        .chain(command.as_std().get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let line = format!("stty rows 33 cols 101; exec {}", words.join(" "));
+    let mut under = Command::new("script");
+    under.args(["-qefc", &line, "/dev/null"]).envs(
+        command
+            .as_std()
+            .get_envs()
+            .filter_map(|(key, value)| value.map(|value| (key.to_owned(), value.to_owned()))),
+    );
+    let child = under.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let output = finish(child).await;
+    assert!(bench.node.asked("sized").await.sizes.contains(&(33, 101)), "{}", text(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_reaches_the_command_which_decides_the_status() {
     for (sent, name) in [(Signal::SIGINT, "INT"), (Signal::SIGTERM, "TERM")] {
         let bench = Bench::new(Start::Works).await;
