@@ -154,11 +154,14 @@ fn die_with_parent() -> Result<(), Failure> {
         .map_err(|error| Failure::setup("ask for the parent's death signal", error))
 }
 
-/// Rust programs ignore SIGPIPE, and what is ignored stays so over exec.
+/// What is ignored stays so over exec: Rust programs ignore SIGPIPE, and whoever started the agent may have ignored more.
 fn restore_signals() -> Result<(), Failure> {
-    #[expect(unsafe_code, reason = "nix marks every change of a signal's action as unsafe")]
-    // SAFETY: the default action runs no code of ours.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }
-        .map(drop)
-        .map_err(|error| Failure::setup("restore SIGPIPE", error))
+    let fixed = [Signal::SIGKILL, Signal::SIGSTOP];
+    for restored in Signal::iterator().filter(|signal| !fixed.contains(signal)) {
+        #[expect(unsafe_code, reason = "nix marks every change of a signal's action as unsafe")]
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal(restored, SigHandler::SigDfl) }
+            .map_err(|error| Failure::setup(format!("restore {restored}"), error))?;
+    }
+    Ok(())
 }

@@ -90,13 +90,24 @@ fn refuse<T>(code: ttrpc::Code, text: &str) -> Answer<T> {
     Err(ttrpc::Error::RpcStatus(ttrpc::get_status(code, text)))
 }
 
+#[expect(unsafe_code, reason = "pre_exec is the only place between fork and exec")]
 fn spawn(process: &Process) -> std::io::Result<Running> {
     let mut command = Command::new(&process.Args[0]);
     command.args(&process.Args[1..]).env_clear().current_dir(&process.Cwd);
     command.envs(process.Env.iter().filter_map(|variable| variable.split_once('=')));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     // Like a container, out of reach of the terminal's own Ctrl-C.
-    let mut child = command.process_group(0).spawn()?;
+    command.process_group(0);
+    let default = || {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            // SAFETY: sets no handler.
+            unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only signal(2) is called. Tests may run where the shell ignores SIGINT, and a shell cannot trap
+    // what was ignored when it began.
+    let mut child = unsafe { command.pre_exec(default) }.spawn()?;
     let (sender, status) = watch::channel(None);
     let running = Running {
         terminal: process.Terminal,
