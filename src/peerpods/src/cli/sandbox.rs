@@ -64,7 +64,7 @@ pub struct CreateArgs {
     /// 10.88.N.0/24]
     #[arg(long, value_name = "CIDR")]
     pub pod_network: Option<Ipv4Net>,
-    /// Pod name [default: sandbox-<id>]
+    /// Pod name [default: sandbox-ID]
     #[arg(long, value_name = "NAME")]
     pub pod_name: Option<String>,
     /// Pod namespace
