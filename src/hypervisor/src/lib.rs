@@ -8,7 +8,7 @@
 //!                                                  └─▶ Journal (before every effect)
 //! ```
 //!
-//! [`run`] is the whole service: verify the provider, load the journal, take over what runs, take the socket, serve. What a VM is made
+//! [`run`] is the whole service: take state directory and socket, load the journal, ask the provider, take over what runs, serve. What a VM is made
 //! of, how frames travel and which cloud is used are other crates' business; this one decides nothing that
 //! [`peerpods_podvm::admission`] can decide.
 
