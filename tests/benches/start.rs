@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use peerpods_agentlink::ca::ClusterCa;
 use peerpods_agentlink::process::LinkProcesses;
+use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::{Config, Parts};
 use peerpods_podnet::VxlanTunnel;
@@ -69,8 +70,11 @@ async fn compare(runs: u32) {
         println!("{remark}");
     }
     let shutdown = CancellationToken::new();
-    let service =
-        tokio::spawn(peerpods_hypervisor::run(config(dir.path()), parts(&provider), shutdown.clone()));
+    let service = tokio::spawn(peerpods_hypervisor::run(
+        config(dir.path()),
+        parts(&provider, dir.path()),
+        shutdown.clone(),
+    ));
     let shim = GoShim::new(dir.path().join("h.sock"));
     eventually("the service answers", || async { shim.version().await.is_ok() }).await;
 
@@ -99,13 +103,14 @@ fn config(dir: &Path) -> Config {
     }
 }
 
-fn parts(provider: &Arc<dyn Provider>) -> Parts {
+fn parts(provider: &Arc<dyn Provider>, dir: &Path) -> Parts {
     let link = std::env::var_os("PEERPODS_LINK_PROGRAM").unwrap_or_default();
     Parts {
         provider: provider.clone(),
         tunnel: Arc::new(VxlanTunnel::new()),
         link: Arc::new(LinkProcesses::new(link.into())),
         ledger: Arc::new(NoLedger),
+        journal: Arc::new(DiskJournal::open(dir.join("state/journal")).unwrap()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use peerpods_agentlink::process::LinkProcesses;
+use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::{Config, Parts};
 use peerpods_podnet::VxlanTunnel;
@@ -149,6 +150,7 @@ impl Node {
             tunnel: Arc::new(VxlanTunnel::new()),
             link: Arc::new(LinkProcesses::new(built("peerpods-link"))),
             ledger: Arc::new(NoLedger),
+            journal: Arc::new(DiskJournal::open(self.dir.path().join("state/journal")).unwrap()),
         };
         let (config, token) = (self.config(), shutdown.clone());
         let task = tokio::spawn(async move {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peerpods_agentlink::process::LinkProcesses;
+use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::{Config, Parts, RunError};
 use peerpods_podnet::VxlanTunnel;
@@ -128,6 +129,7 @@ fn a_second_service_on_the_same_state_is_refused_whatever_its_socket() {
             tunnel: Arc::new(VxlanTunnel::new()),
             link: Arc::new(LinkProcesses::new(built("peerpods-link"))),
             ledger: Arc::new(NoLedger),
+            journal: Arc::new(DiskJournal::open(node.dir.path().join("state/journal")).unwrap()),
         };
         let refused = peerpods_hypervisor::run(config, parts, CancellationToken::new()).await.unwrap_err();
         assert!(matches!(refused, RunError::InUse { .. }), "{refused}");

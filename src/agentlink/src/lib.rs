@@ -26,4 +26,4 @@ mod relay;
 pub mod rewrite;
 pub mod tls;
 
-pub use link::{Connected, Link, LinkError, LinkIdentity, LinkSpec, LinkTarget};
+pub use link::{Connected, Link, LinkError, LinkIdentity, LinkSpec, LinkTarget, ShimProcess, Shims};

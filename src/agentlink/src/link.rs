@@ -121,6 +121,26 @@ pub enum LinkError {
     },
 }
 
+/// Who holds a sandbox's agent socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shims {
+    /// Connections of the shim that are open now.
+    pub connections: usize,
+    /// The process that connected last.
+    pub last: ShimProcess,
+}
+
+/// What is known of the process that connected to the agent socket last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShimProcess {
+    /// None has connected, or the link cannot tell.
+    Unknown,
+    /// It lives.
+    Lives,
+    /// It is gone.
+    Gone,
+}
+
 /// The near ends of this node's links.
 #[async_trait]
 pub trait Link: Send + Sync {
@@ -137,6 +157,12 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// [`LinkError::Deadline`] and [`LinkError::Untrusted`] say what was seen last.
     async fn connect(&self, spec: &LinkSpec, target: &LinkTarget) -> Result<Connected, LinkError>;
+
+    /// Who holds the agent socket; none when there is no link.
+    ///
+    /// # Errors
+    /// When there is a link and it does not answer.
+    async fn shims(&self, spec: &LinkSpec) -> Result<Option<Shims>, LinkError>;
 
     /// Ends the link process and removes its sockets; the shim sees EOF. Ok when there is none.
     ///

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::control::{Ask, Body};
 pub use crate::control::{GuestState, Status};
-use crate::link::{Connected, Link, LinkError, LinkSpec, LinkTarget};
+use crate::link::{Connected, Link, LinkError, LinkSpec, LinkTarget, ShimProcess, Shims};
 use crate::near::Places;
 use ask::{Conversation, Failure};
 use kill::Process;
@@ -138,6 +138,11 @@ impl Link for LinkProcesses {
             Body::Untrusted { address, reason } => Err(LinkError::Untrusted { sandbox, address, reason }),
             other => Err(unexpected(spec, &other)),
         }
+    }
+
+    async fn shims(&self, spec: &LinkSpec) -> Result<Option<Shims>, LinkError> {
+        let status = self.status(spec).await?;
+        Ok(status.map(|status| Shims { connections: status.shims, last: ShimProcess::Unknown }))
     }
 
     async fn close(&self, spec: &LinkSpec) -> Result<(), LinkError> {

@@ -29,6 +29,8 @@ pub struct Parts {
     pub link: Arc<dyn Link>,
     /// The cluster's record of VMs.
     pub ledger: Arc<dyn Ledger>,
+    /// This node's memory of its sandboxes.
+    pub journal: Arc<dyn Journal>,
 }
 
 /// Shared by all drivers, never changed after start.
@@ -38,7 +40,6 @@ pub(crate) struct Context {
     pub(crate) ready: Result<Ready, String>,
     pub(crate) cluster: ClusterId,
     pub(crate) authority: ClusterCa,
-    pub(crate) journal: Journal,
     pub(crate) vnis: Vnis,
     pub(crate) boot_id: String,
 }

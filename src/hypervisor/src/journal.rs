@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
+use async_trait::async_trait;
 use peerpods_podvm::SandboxId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -52,6 +53,40 @@ pub enum JournalError {
     WriterEnded,
 }
 
+/// The seam: where records outlive the service.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Reads every record there is.
+    ///
+    /// # Errors
+    /// When not everything could be read now: going on would forget a VM that may be read of tomorrow.
+    async fn load(&self) -> Result<Loaded, JournalError>;
+
+    /// Keeps `record` in place of the sandbox's earlier one. When this returns, a crash of the service or the node does not lose it.
+    ///
+    /// # Errors
+    /// When it may not have been kept; what is kept is then the earlier record or this one.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the write; a later write of the same sandbox still comes after it.
+    async fn append(&self, record: &Record) -> Result<(), JournalError>;
+
+    /// Forgets a sandbox. Ok when it is not there.
+    ///
+    /// # Errors
+    /// When it may still be remembered.
+    async fn remove(&self, sandbox: &SandboxId) -> Result<(), JournalError>;
+}
+
+/// What a journal held.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Files that make no sense.
+    pub aside: Vec<SetAside>,
+}
+
 /// A record file that could not be read, and where it was moved.
 #[derive(Debug)]
 pub struct SetAside {
@@ -61,9 +96,9 @@ pub struct SetAside {
     pub reason: String,
 }
 
-/// The node's journal: a directory of records, written by one thread in the order the writes were asked for.
+/// A directory of records on the node's disk, written by one thread in the order the writes were asked for.
 #[derive(Debug, Clone)]
-pub struct Journal {
+pub struct DiskJournal {
     dir: PathBuf,
     writer: mpsc::Sender<Order>,
 }
@@ -92,7 +127,7 @@ struct Version {
 const VERSION: u32 = 1;
 const SUFFIX: &str = "json";
 
-impl Journal {
+impl DiskJournal {
     /// Opens the journal in `dir`, making the directory (0700) when it is not there.
     ///
     /// # Errors
@@ -109,53 +144,6 @@ impl Journal {
         Ok(Self { dir, writer })
     }
 
-    /// Reads every record. Files that make no sense are renamed to `*.corrupt` and answered beside the records.
-    ///
-    /// # Errors
-    /// When the directory or a file cannot be read now, or a record is of a later version: going on would forget a VM that may be read
-    /// of tomorrow.
-    pub fn load(&self) -> Result<(Vec<Record>, Vec<SetAside>), JournalError> {
-        let mut records = Vec::new();
-        let mut aside = Vec::new();
-        let entries = fs::read_dir(&self.dir).map_err(|source| failed("read", &self.dir, source))?;
-        for entry in entries {
-            let path = entry.map_err(|source| failed("read", &self.dir, source))?.path();
-            match path.extension().and_then(|e| e.to_str()) {
-                Some(SUFFIX) => match read_record(&path)? {
-                    Ok(record) => records.push(record),
-                    Err(reason) => aside.push(set_aside(&path, reason)),
-                },
-                // What a crash left of a write that never counted.
-                Some("tmp") => drop(fs::remove_file(&path)),
-                _ => {}
-            }
-        }
-        Ok((records, aside))
-    }
-
-    /// Writes `record`, replacing the sandbox's earlier one. When this returns, it is on the disk.
-    ///
-    /// # Errors
-    /// When any step fails; what is on the disk is then the earlier record or this one.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not stop the write; a later write of the same sandbox still comes after it.
-    pub async fn append(&self, record: &Record) -> Result<(), JournalError> {
-        let bytes = serde_json::to_vec_pretty(&Versioned { version: VERSION, record })
-            .map_err(|source| JournalError::Encode { sandbox: record.sandbox.clone(), source })?;
-        let path = self.path(&record.sandbox);
-        self.order(|answer| Order::Replace { path, bytes, answer }).await
-    }
-
-    /// Forgets a sandbox. Ok when it is not there.
-    ///
-    /// # Errors
-    /// When the file is there and cannot be removed.
-    pub async fn remove(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
-        let path = self.path(sandbox);
-        self.order(|answer| Order::Remove { path, answer }).await
-    }
-
     async fn order(&self, order: impl FnOnce(Answer) -> Order) -> Result<(), JournalError> {
         let (answer, answered) = oneshot::channel();
         self.writer.send(order(answer)).map_err(|_| JournalError::WriterEnded)?;
@@ -164,6 +152,40 @@ impl Journal {
 
     fn path(&self, sandbox: &SandboxId) -> PathBuf {
         self.dir.join(format!("{sandbox}.{SUFFIX}"))
+    }
+}
+
+#[async_trait]
+impl Journal for DiskJournal {
+    /// Files that make no sense are renamed to `*.corrupt`. A record of a later version is an error.
+    async fn load(&self) -> Result<Loaded, JournalError> {
+        let mut loaded = Loaded::default();
+        let entries = fs::read_dir(&self.dir).map_err(|source| failed("read", &self.dir, source))?;
+        for entry in entries {
+            let path = entry.map_err(|source| failed("read", &self.dir, source))?.path();
+            match path.extension().and_then(|e| e.to_str()) {
+                Some(SUFFIX) => match read_record(&path)? {
+                    Ok(record) => loaded.records.push(record),
+                    Err(reason) => loaded.aside.push(set_aside(&path, reason)),
+                },
+                // What a crash left of a write that never counted.
+                Some("tmp") => drop(fs::remove_file(&path)),
+                _ => {}
+            }
+        }
+        Ok(loaded)
+    }
+
+    async fn append(&self, record: &Record) -> Result<(), JournalError> {
+        let bytes = serde_json::to_vec_pretty(&Versioned { version: VERSION, record })
+            .map_err(|source| JournalError::Encode { sandbox: record.sandbox.clone(), source })?;
+        let path = self.path(&record.sandbox);
+        self.order(|answer| Order::Replace { path, bytes, answer }).await
+    }
+
+    async fn remove(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
+        let path = self.path(sandbox);
+        self.order(|answer| Order::Remove { path, answer }).await
     }
 }
 
@@ -239,8 +261,8 @@ mod tests {
     use super::*;
     use crate::record::tests::a_record;
 
-    fn journal(dir: &tempfile::TempDir) -> Journal {
-        Journal::open(dir.path().join("journal")).unwrap()
+    fn journal(dir: &tempfile::TempDir) -> DiskJournal {
+        DiskJournal::open(dir.path().join("journal")).unwrap()
     }
 
     #[tokio::test]
@@ -251,12 +273,12 @@ mod tests {
         journal.append(&record).await.unwrap();
         record.vni = 7;
         journal.append(&record).await.unwrap();
-        let (records, aside) = journal.load().unwrap();
+        let Loaded { records, aside } = journal.load().await.unwrap();
         assert_eq!(records, vec![record.clone()]);
         assert!(aside.is_empty());
         journal.remove(&record.sandbox).await.unwrap();
         journal.remove(&record.sandbox).await.unwrap();
-        assert!(journal.load().unwrap().0.is_empty());
+        assert!(journal.load().await.unwrap().records.is_empty());
     }
 
     #[tokio::test]
@@ -269,12 +291,12 @@ mod tests {
         fs::write(journal.dir.join("older.json"), b"{\"version\":0}").unwrap();
         fs::write(journal.dir.join("other.json"), fs::read(journal.path(&good.sandbox)).unwrap()).unwrap();
         fs::write(journal.dir.join("x.json.tmp"), b"half").unwrap();
-        let (records, aside) = journal.load().unwrap();
+        let Loaded { records, aside } = journal.load().await.unwrap();
         assert_eq!(records, vec![good]);
         assert_eq!(aside.len(), 3, "{aside:?}");
         assert!(journal.dir.join("half.json.corrupt").exists());
         assert!(!journal.dir.join("x.json.tmp").exists());
-        assert!(journal.load().unwrap().1.is_empty(), "what was set aside is not looked at again");
+        assert!(journal.load().await.unwrap().aside.is_empty(), "what was set aside is not looked at again");
     }
 
     #[tokio::test]
@@ -283,7 +305,7 @@ mod tests {
         let journal = journal(&dir);
         let newer = journal.dir.join("newer.json");
         fs::write(&newer, b"{\"version\":99}").unwrap();
-        let error = journal.load().unwrap_err();
+        let error = journal.load().await.unwrap_err();
         assert!(matches!(error, JournalError::Newer { found: 99, .. }), "{error}");
         assert!(newer.exists());
     }

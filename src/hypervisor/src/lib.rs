@@ -40,10 +40,11 @@ use tracing::{error, info, warn};
 
 pub use config::Config;
 pub use context::Parts;
+pub use driver::Ask;
+pub use service::Service;
 
 use crate::context::{Context, Ready, Vnis};
-use crate::journal::{Journal, JournalError};
-use crate::service::Service;
+use crate::journal::{JournalError, Loaded};
 use crate::socket::SocketError;
 
 /// Why the service could not start, or had to end.
@@ -100,15 +101,9 @@ const DRAIN_BUDGET: Duration = Duration::from_secs(20);
 /// # Errors
 /// Before the first request when something is missing; the error names it.
 pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> Result<(), RunError> {
-    private_dir(&config.state_dir)?;
-    private_dir(&config.pods_dir)?;
-    let _one = only_one(&config.state_dir)?;
+    // Before the work that may take a moment: whoever connects meanwhile waits and is served.
     let socket = socket::take(&config.socket)?;
-    let (context, records) = prepare(config, parts).await?;
-    let service = Service::new(Arc::new(context), shutdown.clone());
-    let taken_over = records.len();
-    service.resume(records);
-    info!(version = rpc::VERSION, taken_over, provider = service.provider(), "ready");
+    let service = open(config, parts, shutdown.clone()).await?;
     rpc::serve(socket.listener, service.clone(), shutdown).await.map_err(RunError::Serve)?;
     if tokio::time::timeout(DRAIN_BUDGET, service.drained()).await.is_err() {
         warn!("some sandboxes are still being removed; the next start goes on with them");
@@ -116,8 +111,25 @@ pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> R
     Ok(())
 }
 
+/// The service without a socket: takes the state directory, loads the journal, asks the provider, takes over what runs. [`run`] adds the
+/// shim's socket; a simulation calls the methods of [`Service`] itself.
+///
+/// # Errors
+/// When something is missing; the error names it.
+pub async fn open(config: Config, parts: Parts, shutdown: CancellationToken) -> Result<Service, RunError> {
+    private_dir(&config.state_dir)?;
+    private_dir(&config.pods_dir)?;
+    let lock = only_one(&config.state_dir)?;
+    let (context, records) = prepare(config, parts).await?;
+    let service = Service::new(Arc::new(context), lock, shutdown);
+    let taken_over = records.len();
+    service.resume(records);
+    info!(version = rpc::VERSION, taken_over, provider = service.provider(), "ready");
+    Ok(service)
+}
+
 /// Two services on one journal would unwind each other's sandboxes.
-fn only_one(dir: &Path) -> Result<impl Sized + use<>, RunError> {
+fn only_one(dir: &Path) -> Result<service::Lock, RunError> {
     let name = dir.join("lock");
     match socket::exclusive(&name) {
         Ok(Some(lock)) => Ok(lock),
@@ -131,8 +143,7 @@ async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::R
         let path = config.state_dir.clone();
         move |source| RunError::File { step, path, source }
     };
-    let journal = Journal::open(config.state_dir.join("journal"))?;
-    let (records, aside) = journal.load()?;
+    let Loaded { records, aside } = parts.journal.load().await?;
     for bad in aside {
         error!(file = %bad.path.display(), reason = bad.reason, "a journal record makes no sense; it was set aside");
     }
@@ -153,7 +164,7 @@ async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::R
     let vnis = Vnis::new(config.vxlan_min_id, records.iter().map(|record| record.vni));
     let boot_id = context::boot_id().map_err(file("read the boot id for"))?;
     info!(%cluster, socket = %config.socket.display(), "configured");
-    Ok((Context { config, parts, ready, cluster, authority, journal, vnis, boot_id }, records))
+    Ok((Context { config, parts, ready, cluster, authority, vnis, boot_id }, records))
 }
 
 /// Asks the provider and finds the node's own address.

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use nix::fcntl::Flock;
 use peerpods_podvm::SandboxId;
 use peerpods_podvm::admission::{Decision, Request, State, decide};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,19 +42,29 @@ struct Sandboxes {
     born: u64,
 }
 
-/// The front of the service, shared by all RPC adapters.
+/// What keeps another service off the same state, for as long as it lives.
+pub(crate) type Lock = Flock<File>;
+
+/// The front of the service, shared by all RPC adapters: one method a request. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Service {
+pub struct Service {
     context: Arc<Context>,
     sandboxes: Arc<Mutex<Sandboxes>>,
     drivers: TaskTracker,
     ending: Ending,
+    _lock: Arc<Lock>,
 }
 
 impl Service {
-    pub(crate) fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(context: Arc<Context>, lock: Lock, shutdown: CancellationToken) -> Self {
         let ending = Ending { shutdown, leave: CancellationToken::new() };
-        Self { context, sandboxes: Arc::default(), drivers: TaskTracker::new(), ending }
+        Self {
+            context,
+            sandboxes: Arc::default(),
+            drivers: TaskTracker::new(),
+            ending,
+            _lock: Arc::new(lock),
+        }
     }
 
     /// Takes over what an earlier run of the service recorded.
@@ -63,24 +75,34 @@ impl Service {
         }
     }
 
-    /// CreateVM.
-    pub(crate) async fn create(&self, ask: Ask) -> Result<PathBuf, Arc<Failure>> {
+    /// CreateVM; answers the agent socket.
+    ///
+    /// # Errors
+    /// Says what was wrong; nothing that costs money was made.
+    pub async fn create(&self, ask: Ask) -> Result<PathBuf, Arc<Failure>> {
         let id = ask.sandbox.clone();
         self.ask(&id, Request::Create, |reply| Message::Create(Box::new(ask.clone()), reply)).await
     }
 
-    /// StartVM. Dropping the future is taken as "the caller went away".
-    pub(crate) async fn start(&self, id: &SandboxId) -> Result<(), Arc<Failure>> {
+    /// StartVM; returns when the agent answers. Dropping the future is taken as "the caller went away".
+    ///
+    /// # Errors
+    /// Says what was wrong; the sandbox is being unwound then.
+    pub async fn start(&self, id: &SandboxId) -> Result<(), Arc<Failure>> {
         self.ask(id, Request::Start, Message::Start).await
     }
 
-    /// StopVM.
-    pub(crate) async fn stop(&self, id: &SandboxId) -> Result<(), Arc<Failure>> {
+    /// StopVM; returns when the intent is recorded.
+    ///
+    /// # Errors
+    /// Only when the service itself is at its end.
+    pub async fn stop(&self, id: &SandboxId) -> Result<(), Arc<Failure>> {
         self.ask(id, Request::Stop, Message::Stop).await
     }
 
     /// Every sandbox with what its driver published last.
-    pub(crate) fn list(&self) -> Vec<(SandboxId, Published)> {
+    #[must_use]
+    pub fn list(&self) -> Vec<(SandboxId, Published)> {
         let mut all: Vec<_> = self
             .lock()
             .by_id
@@ -92,17 +114,19 @@ impl Service {
     }
 
     /// What the driver of one sandbox published last.
-    pub(crate) fn get(&self, id: &SandboxId) -> Option<Published> {
+    #[must_use]
+    pub fn get(&self, id: &SandboxId) -> Option<Published> {
         self.lock().by_id.get(id).map(|handle| handle.published.borrow().clone())
     }
 
     /// The provider's name.
-    pub(crate) fn provider(&self) -> &'static str {
+    #[must_use]
+    pub fn provider(&self) -> &'static str {
         self.context.parts.provider.name()
     }
 
     /// Lets go of what goes on without us, and waits until the rest is removed. To be called when no more requests come.
-    pub(crate) async fn drained(&self) {
+    pub async fn drained(&self) {
         self.ending.leave.cancel();
         self.drivers.close();
         self.drivers.wait().await;

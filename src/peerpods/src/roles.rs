@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use peerpods_agentlink::process::LinkProcesses;
+use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::{Parts, RunError};
 use peerpods_podnet::VxlanTunnel;
@@ -67,11 +68,14 @@ pub async fn run(settings: &Settings, roles: &[Role]) -> Result<(), RoleError> {
 
 async fn hypervisor(settings: &Settings, shutdown: CancellationToken) -> Result<(), RoleError> {
     let program = link_program(settings).map_err(RoleError::LinkProgram)?;
+    let journal =
+        DiskJournal::open(settings.hypervisor.state_dir.join("journal")).map_err(RunError::Journal)?;
     let parts = Parts {
         provider: provider(&settings.provider),
         tunnel: Arc::new(VxlanTunnel::new()),
         link: Arc::new(LinkProcesses::new(program)),
         ledger: Arc::new(NoLedger),
+        journal: Arc::new(journal),
     };
     Ok(peerpods_hypervisor::run(settings.hypervisor.clone(), parts, shutdown).await?)
 }

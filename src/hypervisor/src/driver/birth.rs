@@ -30,9 +30,9 @@ pub(super) async fn birth(context: &Context, publisher: &Publisher, ask: &Ask) -
     publisher.phase("pod network observed", began, format!("{} {}", pod.name, pod.address));
     let record = plan(context, ask)?;
     let written = Instant::now();
-    if let Err(source) = context.journal.append(&record).await {
+    if let Err(source) = context.parts.journal.append(&record).await {
         // It may be on the disk all the same, and must not come back as somebody else's identifier.
-        if context.journal.remove(&record.sandbox).await.is_ok() {
+        if context.parts.journal.remove(&record.sandbox).await.is_ok() {
             context.vnis.release(record.vni);
         }
         return Err(Failure::Journal { sandbox: ask.sandbox.clone(), source });

@@ -38,10 +38,13 @@ use crate::state::Publisher;
 
 /// What CreateVM asked for, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ask {
-    pub(crate) sandbox: SandboxId,
-    pub(crate) request: PodRequest,
-    pub(crate) netns: PathBuf,
+pub struct Ask {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// What its annotations ask for.
+    pub request: PodRequest,
+    /// Its network namespace.
+    pub netns: PathBuf,
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Arc<Failure>>>;
@@ -233,11 +236,11 @@ impl Driver {
         let began = Instant::now();
         let before = record.stage;
         record.stage = Stage::Starting;
-        if let Err(source) = self.context.journal.append(record).await {
+        if let Err(source) = self.context.parts.journal.append(record).await {
             record.stage = before;
             let sandbox = record.sandbox.clone();
             // Which of the two is on the disk is not known; if this fails too, a restart unwinds a sandbox that never started.
-            drop(self.context.journal.append(record).await);
+            drop(self.context.parts.journal.append(record).await);
             return send(reply, Err(Arc::new(Failure::Journal { sandbox, source })));
         }
         self.publisher.record(record);
@@ -291,7 +294,7 @@ impl Driver {
             return self.publisher.enter(State::Gone);
         };
         record.stage = Stage::Stopping;
-        if let Err(e) = self.context.journal.append(record).await {
+        if let Err(e) = self.context.parts.journal.append(record).await {
             // A Stop is never denied: the older record on disk leads to the same deletion after a crash, or to a pod whose shim is gone.
             error!(sandbox = %record.sandbox, error = %e, "cannot record the stop; going on with it");
         }

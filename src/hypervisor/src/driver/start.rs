@@ -300,7 +300,7 @@ impl Start {
     async fn write(&self) -> Result<(), Failure> {
         // Published first: a start that is called off during the write must be unwound with what may be on disk.
         self.publisher.record(&self.record);
-        let written = self.context.journal.append(&self.record).await;
+        let written = self.context.parts.journal.append(&self.record).await;
         written.map_err(|source| Failure::Journal { sandbox: self.record.sandbox.clone(), source })
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn unwind(context: Arc<Context>, record: Record) {
     };
     tokio::join!(on_this_node, elsewhere);
     remove_pod_dir(&record).await;
-    until_done(&record, "remove the record", || context.journal.remove(&record.sandbox)).await;
+    until_done(&record, "remove the record", || context.parts.journal.remove(&record.sandbox)).await;
     context.vnis.release(record.vni);
     info!(sandbox = %record.sandbox, vm = %record.vm_name, "gone");
 }
