@@ -93,6 +93,11 @@ impl Vnis {
         Some(free)
     }
 
+    /// Takes this one; false when it is taken already.
+    pub(crate) fn reserve(&self, vni: u32) -> bool {
+        self.lock().vnis.insert(vni)
+    }
+
     pub(crate) fn release(&self, vni: u32) {
         self.lock().vnis.remove(&vni);
     }

@@ -40,6 +40,9 @@ pub mod keys {
     pub const GPU_MODEL: &str = "io.katacontainers.config.hypervisor.default_gpu_model";
     /// Initdata, from Kata 3.20 on.
     pub const INITDATA: &str = "io.katacontainers.config.hypervisor.cc_init_data";
+    /// Ours: `"true"` when nobody stays connected to the agent socket for the pod's life, as `peerpods sandbox` does not. A shim
+    /// that is gone then means nothing.
+    pub const UNATTENDED: &str = "io.peerpods.unattended";
     /// Initdata, before Kata 3.20.
     pub const INITDATA_OLD: &str = "io.katacontainers.config.runtime.cc_init_data";
 }
@@ -65,6 +68,9 @@ pub struct PodRequest {
     pub gpu_model: Option<String>,
     /// Initdata, decoded and checked.
     pub initdata: Option<InitData>,
+    /// Whether the pod goes on without anybody at its agent socket.
+    #[serde(default)]
+    pub unattended: bool,
 }
 
 /// One annotation that cannot be used.
@@ -121,6 +127,7 @@ impl PodRequest {
             gpus: reader.optional(keys::GPUS, values::gpus).unwrap_or(0),
             gpu_model: reader.optional(keys::GPU_MODEL, values::text),
             initdata: reader.initdata(),
+            unattended: reader.optional(keys::UNATTENDED, values::flag).unwrap_or(false),
         };
         if reader.faults.is_empty() { Ok(request) } else { Err(AnnotationErrors(reader.faults)) }
     }

@@ -9,8 +9,10 @@
 //! Stop is heard at once; cancelling a start is dropping that future, which is safe because everything it makes was recorded before
 //! and is found again. Nobody else touches the sandbox, so there is no lock.
 
+mod abandoned;
 mod birth;
 mod console;
+mod patience;
 mod reattach;
 mod start;
 mod sweep;
@@ -28,9 +30,9 @@ use peerpods_podvm::admission::{Decision, Event, Request, State, decide, next};
 use peerpods_podvm::annotations::PodRequest;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use self::sweep::Sighting;
+use self::sweep::Watch;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::record::{Record, Stage};
@@ -92,11 +94,7 @@ pub(crate) struct Driver {
     work: Option<Work>,
     starters: Vec<Reply<()>>,
     created: Instant,
-    netns_missing_since: Option<Instant>,
-    /// The provider is being asked whether the VM of a running pod still runs.
-    sighting: Option<BoxFuture<'static, Sighting>>,
-    /// How often in a row the provider did not know the VM.
-    vm_missing: u32,
+    watch: Watch,
 }
 
 impl Driver {
@@ -115,9 +113,7 @@ impl Driver {
             work: None,
             starters: Vec::new(),
             created: Instant::now(),
-            netns_missing_since: None,
-            sighting: None,
-            vm_missing: 0,
+            watch: Watch::default(),
         }
     }
 
@@ -135,11 +131,15 @@ impl Driver {
             }
             Stage::Running => {
                 self.publisher.enter(State::Running);
-                self.work = Some(Work::Reattach(reattach::reattach(self.context.clone(), record).boxed()));
+                self.work = Some(Work::Reattach(self.reattach(record)));
             }
             Stage::Starting | Stage::Stopping => self.begin_unwinding().await,
         }
         self.run().await;
+    }
+
+    fn reattach(&self, record: Record) -> BoxFuture<'static, ()> {
+        reattach::reattach(self.context.clone(), self.publisher.clone(), record).boxed()
     }
 
     /// Serves the sandbox until it is gone, or the service shuts down and leaves it as it is.
@@ -155,11 +155,14 @@ impl Driver {
                     None => return,
                 },
                 done = run_work(&mut self.work) => self.finished(done).await,
-                sighting = in_progress(&mut self.sighting) => self.sighted(sighting).await,
+                sighting = in_progress(&mut self.watch.sighting) => self.sighted(sighting).await,
+                look = in_progress(&mut self.watch.look) => if let Some(soon) = self.looked(look).await {
+                    sweep.reset_after(soon);
+                },
                 () = all_left(&mut self.starters), if !self.starters.is_empty() => {
                     self.stop_because(Failure::Cancelled { sandbox: self.sandbox(), by: "its caller went away" }).await;
                 }
-                _ = sweep.tick() => self.look_around().await,
+                _ = sweep.tick() => self.look_around(),
                 () = shutdown.cancelled(), if !told => {
                     told = true;
                     if self.publisher.state() == State::Starting {
@@ -294,14 +297,12 @@ impl Driver {
             return self.publisher.enter(State::Gone);
         };
         record.stage = Stage::Stopping;
-        if let Err(e) = self.context.parts.journal.append(record).await {
-            // A Stop is never denied: the older record on disk leads to the same deletion after a crash, or to a pod whose shim is gone.
-            error!(sandbox = %record.sandbox, error = %e, "cannot record the stop; going on with it");
-        }
+        let intent = unwind::record_intent(&self.context, record).await;
         self.publisher.record(record);
         self.publisher.enter(State::Stopping);
         unwind::close_link(&self.context, record).await;
-        self.work = Some(Work::Unwind(unwind::unwind(self.context.clone(), record.clone()).boxed()));
+        let unwind = unwind::unwind(self.context.clone(), self.publisher.clone(), record.clone(), intent);
+        self.work = Some(Work::Unwind(unwind.boxed()));
     }
 
     fn sandbox(&self) -> SandboxId {
