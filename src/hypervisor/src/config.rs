@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use peerpods_podvm::ClusterId;
+use peerpods_podvm::{ClusterId, SandboxId};
 
 /// The service's configuration, already checked.
 #[derive(Debug, Clone)]
@@ -64,6 +64,14 @@ pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
+
+impl Config {
+    /// Where the shim of a sandbox looks for the agent.
+    #[must_use]
+    pub fn agent_socket(&self, sandbox: &SandboxId) -> PathBuf {
+        self.pods_dir.join(sandbox.as_str()).join("agent.ttrpc")
+    }
 }
 
 impl Default for Config {

@@ -93,9 +93,9 @@ impl Vnis {
         Some(free)
     }
 
-    /// Takes this one; false when it is taken already.
+    /// Takes this one; false when it is taken already, or none.
     pub(crate) fn reserve(&self, vni: u32) -> bool {
-        self.lock().vnis.insert(vni)
+        (1..=VNI_MAX).contains(&vni) && self.lock().vnis.insert(vni)
     }
 
     pub(crate) fn release(&self, vni: u32) {
@@ -147,6 +147,9 @@ mod tests {
         assert_eq!(vnis.take(), Some(VNI_MAX), "one just released is not handed out next");
         assert_eq!((vnis.take(), vnis.take(), vnis.take()), (Some(VNI_MAX - 3), Some(VNI_MAX - 1), None));
         assert_eq!(Vnis::new(VNI_MAX, [VNI_MAX]).take(), None);
+        let vnis = Vnis::new(7, []);
+        assert!(vnis.reserve(7) && !vnis.reserve(7) && !vnis.reserve(0) && !vnis.reserve(VNI_MAX + 1));
+        assert_eq!(vnis.take(), Some(8));
     }
 
     #[test]

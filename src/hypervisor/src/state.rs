@@ -91,6 +91,11 @@ impl Publisher {
         self.sender.borrow().state
     }
 
+    /// Why the sandbox is being removed, for people.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.sender.borrow().failure.as_ref().map(|failure| failure.chain())
+    }
+
     fn change(&self, change: impl FnOnce(&mut Published)) {
         self.sender.send_modify(|published| {
             published.generation += 1;

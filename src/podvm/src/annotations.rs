@@ -110,6 +110,23 @@ impl fmt::Display for AnnotationErrors {
 impl std::error::Error for AnnotationErrors {}
 
 impl PodRequest {
+    /// A pod of which no more than its name is known, so that it asks for nothing.
+    #[must_use]
+    pub fn named(pod_name: String, pod_namespace: String) -> Self {
+        Self {
+            pod_name,
+            pod_namespace,
+            machine_type: None,
+            image: None,
+            vcpus: None,
+            memory_mib: None,
+            gpus: 0,
+            gpu_model: None,
+            initdata: None,
+            unattended: false,
+        }
+    }
+
     /// Reads the annotation map of a CreateVM request.
     ///
     /// # Errors

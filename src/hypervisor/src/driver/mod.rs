@@ -16,6 +16,7 @@ mod patience;
 mod reattach;
 mod start;
 mod sweep;
+mod takeover;
 mod unwind;
 
 use std::path::PathBuf;
@@ -84,6 +85,12 @@ pub(crate) struct Ending {
     pub(crate) leave: CancellationToken,
 }
 
+impl Ending {
+    pub(crate) fn begun(&self) -> bool {
+        self.shutdown.is_cancelled() || self.leave.is_cancelled()
+    }
+}
+
 /// The owner of one sandbox.
 pub(crate) struct Driver {
     context: Arc<Context>,
@@ -115,31 +122,6 @@ impl Driver {
             created: Instant::now(),
             watch: Watch::default(),
         }
-    }
-
-    /// Takes over a sandbox from the journal of an earlier run of the service.
-    pub(crate) async fn resume(mut self, record: Record) {
-        let stage = record.stage_after_restart(&self.context.boot_id);
-        info!(sandbox = %record.sandbox, was = ?record.stage, now = ?stage, "taking over");
-        self.publisher.record(&record);
-        self.record = Some(record.clone());
-        self.created = sweep::created(&record, self.context.config.unstarted_ttl);
-        match stage {
-            Stage::Created => {
-                self.publisher.enter(State::Created);
-                self.work = Some(Work::Reattach(reattach::reopen(self.context.clone(), record).boxed()));
-            }
-            Stage::Running => {
-                self.publisher.enter(State::Running);
-                self.work = Some(Work::Reattach(self.reattach(record)));
-            }
-            Stage::Starting | Stage::Stopping => self.begin_unwinding().await,
-        }
-        self.run().await;
-    }
-
-    fn reattach(&self, record: Record) -> BoxFuture<'static, ()> {
-        reattach::reattach(self.context.clone(), self.publisher.clone(), record).boxed()
     }
 
     /// Serves the sandbox until it is gone, or the service shuts down and leaves it as it is.
@@ -297,6 +279,7 @@ impl Driver {
             return self.publisher.enter(State::Gone);
         };
         record.stage = Stage::Stopping;
+        record.why = record.why.take().or_else(|| self.publisher.failure());
         let intent = unwind::record_intent(&self.context, record).await;
         self.publisher.record(record);
         self.publisher.enter(State::Stopping);
