@@ -245,6 +245,8 @@ fn a_running_pod_whose_record_was_lost_is_adopted_and_goes_on() {
         let socket = shim.create("kept", &pod.path).await.unwrap();
         shim.start("kept").await.unwrap();
         let attached = UnixStream::connect(&socket).await.unwrap();
+        let tags = node.cloud.machines()[0].spec.tags.clone();
+        assert_eq!(tags.get(NODE_TAG).map(String::as_str), Some("here"), "a VM names the node that made it");
         let vni = admin_get(&node.socket(), "kept").await.unwrap().vni.to_string();
         passes(&node, 3).await;
         assert_eq!(verdicts(&node)["kept"], "live");
