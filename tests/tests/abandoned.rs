@@ -265,10 +265,10 @@ fn whatever_the_provider_answers_a_deletion_goes_on_and_says_how() {
             shim.create(&id, &pod.path).await.unwrap();
             node.cloud.script(Operation::Delete, Calls::All, Fault::Fail(kind));
             shim.stop(&id).await.unwrap();
-            eventually("it was tried twice", || async {
+            eventually("it was tried again and again", || async {
                 let told = admin_get(&node.socket(), &id).await.unwrap();
                 let trouble = told.troubles.iter().find(|t| t.step == "delete the VM");
-                trouble.is_some_and(|t| t.tries >= 2 && t.error.contains(kind.label()))
+                trouble.is_some_and(|t| t.tries >= 3 && t.error.contains(kind.label()))
                     && told.state == "stopping"
             })
             .await;

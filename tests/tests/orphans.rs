@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use peerpods_hypervisor::Config;
 use peerpods_hypervisor::config::Collection;
+use peerpods_proto::grpc::admin::vms_client::VmsClient;
+use peerpods_proto::grpc::admin::{ListVmsRequest, Verdict};
 use peerpods_provider::fake::{Calls, Fault, Operation};
 use peerpods_provider::{ErrorKind, NODE_TAG, Provider, UserData, VmKey, VmSize, VmSpec};
 use peerpods_test_require::{Need, require};
 use peerpods_tests::node::{Node, Pod, eventually, in_private_network};
-use peerpods_tests::shim::{admin_get, check_agent};
+use peerpods_tests::shim::{admin_get, check_agent, grpc_channel};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
@@ -122,27 +124,29 @@ fn an_orphan_is_deleted_after_the_grace_and_seen_while_it_resists() {
 fn what_is_not_surely_an_orphan_of_this_node_is_never_deleted() {
     on_a_node("what_is_not_surely_an_orphan_of_this_node_is_never_deleted", NEEDS, || async {
         let mut node = Node::with_bare_vms(quick).await;
-        let pod = Pod::new(60).await;
+        let (pod, other) = (Pod::new(60).await, Pod::new(64).await);
+        node.shim().create("live", &other.path).await.unwrap();
+        plant(&node, "live", Some("here")).await;
         let held = node.shim().create("held", &pod.path).await.unwrap();
         let shim = UnixStream::connect(&held).await.unwrap();
         plant(&node, "held", Some("here")).await;
         plant(&node, "theirs", Some("there")).await;
         plant(&node, "whose", None).await;
         passes(&node, 6).await;
-        assert_eq!(there(&node), ["held", "theirs", "whose"], "`held` has a record");
+        assert_eq!(there(&node), ["live", "held", "theirs", "whose"], "`held` has a record");
         // Its record is lost, and a shim is connected.
         node.shut_down().await;
         std::fs::remove_file(node.dir.path().join("state/journal/held.json")).unwrap();
         node.boot().await;
         passes(&node, 6).await;
-        assert_eq!(there(&node), ["held", "theirs", "whose"], "`held` has a shim");
+        assert_eq!(there(&node), ["live", "held", "theirs", "whose"], "`held` has a shim");
         assert_eq!(node.cloud.calls(Operation::Delete), 0);
         let verdicts = verdicts(&node);
-        assert_eq!(verdicts["held"], "held");
+        assert_eq!((verdicts["live"].as_str(), verdicts["held"].as_str()), ("live", "held"));
         assert_eq!((verdicts["theirs"].as_str(), verdicts["whose"].as_str()), ("other-node", "no-node"));
         // Once the shim is gone it is an orphan like any other.
         drop(shim);
-        eventually("it is deleted", || async { there(&node) == ["theirs", "whose"] }).await;
+        eventually("it is deleted", || async { there(&node) == ["live", "theirs", "whose"] }).await;
         node.shut_down().await;
     });
 }
@@ -276,6 +280,30 @@ fn a_running_pod_whose_record_was_lost_is_adopted_and_goes_on() {
         node.shim().stop("kept").await.unwrap();
         eventually("its VM is gone", || async { there(&node).is_empty() }).await;
         std::fs::remove_file(file.with_extension("json.corrupt")).unwrap();
+        node.assert_nothing_left().await;
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn a_vm_that_is_made_while_the_list_is_asked_for_has_its_owner() {
+    on_a_node("a_vm_that_is_made_while_the_list_is_asked_for_has_its_owner", NEEDS, || async {
+        let mut node = Node::with_bare_vms(patient).await;
+        let (pod, shim) = (Pod::new(63).await, node.shim());
+        // The provider looks at what there is only at the end of that time.
+        node.cloud.script(Operation::List, Calls::All, Fault::Delay(Duration::from_millis(1500)));
+        let mut vms = VmsClient::new(grpc_channel(&node.socket()).await.unwrap());
+        let making = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            shim.create("young", &pod.path).await.unwrap();
+            plant(&node, "young", Some("here")).await;
+        };
+        let (listed, ()) = tokio::join!(vms.list(ListVmsRequest {}), making);
+        let listed = listed.unwrap().into_inner().vms;
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].verdict(), Verdict::Live, "{listed:?}");
+        node.cloud.heal();
+        shim.stop("young").await.unwrap();
         node.assert_nothing_left().await;
         node.shut_down().await;
     });
