@@ -15,7 +15,7 @@ use crate::record::Record;
 
 /// After a restart of the service: the link process still holds the agent socket, or is started again.
 pub(super) async fn reopen(context: Arc<Context>, record: Record) {
-    if let Err(e) = context.parts.link.open(&link_spec(&record)).await {
+    if let Err(e) = context.turns.node(context.parts.link.open(&link_spec(&record))).await {
         warn!(sandbox = %record.sandbox, error = %e, "cannot reopen the agent socket");
     }
 }
@@ -25,7 +25,9 @@ pub(super) async fn reopen(context: Arc<Context>, record: Record) {
 pub(super) async fn reattach(context: Arc<Context>, record: Record) {
     let Some(tunnel) = tunnel_spec(&record) else { return };
     let parts = &context.parts;
-    let mend = until_done(&record, "mend the tunnel", || parts.tunnel.setup(&record.netns, &tunnel));
+    let mend = until_done(&record, "mend the tunnel", || {
+        context.turns.node(parts.tunnel.setup(&record.netns, &tunnel))
+    });
     let reconnect = until_done(&record, "reconnect the link", || reconnect(&context, &record, tunnel.remote));
     tokio::join!(mend, reconnect);
 }
@@ -38,7 +40,7 @@ async fn reconnect(context: &Context, record: &Record, remote: IpAddr) -> Result
         source: source.into(),
     };
     let link_spec = link_spec(record);
-    context.parts.link.open(&link_spec).await.map_err(link)?;
+    context.turns.node(context.parts.link.open(&link_spec)).await.map_err(link)?;
     let target = target(context, record, remote, context.config.start_deadline)
         .map_err(|e| Failure::Certificate { sandbox: sandbox(), source: e.into() })?;
     context.parts.link.connect(&link_spec, &target).await.map_err(link)?;

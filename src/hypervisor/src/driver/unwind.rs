@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::link_spec;
 use super::start::tunnel_spec;
+use crate::backoff::{self, Backoff};
 use crate::context::Context;
 use crate::record::Record;
 
@@ -41,28 +42,29 @@ pub(super) async fn unwind(context: Arc<Context>, record: Record) {
         }
     };
     let elsewhere = async {
-        until_done(&record, "delete the VM", || parts.provider.delete(&key)).await;
+        until_done(&record, "delete the VM", || context.turns.provider(parts.provider.delete(&key))).await;
         parts.ledger.release(&key).await;
     };
     tokio::join!(on_this_node, elsewhere);
     remove_pod_dir(&record).await;
     until_done(&record, "remove the record", || context.parts.journal.remove(&record.sandbox)).await;
     context.vnis.release(record.vni);
+    context.capacity.release(&record.sandbox);
     info!(sandbox = %record.sandbox, vm = %record.vm_name, "gone");
 }
 
-/// Repeats an idempotent step until it succeeds, with growing pauses.
+/// Repeats an idempotent step until it succeeds, with growing pauses that the provider may lengthen.
 pub(super) async fn until_done<E, F>(record: &Record, what: &'static str, mut step: impl FnMut() -> F)
 where
-    E: std::error::Error,
+    E: std::error::Error + 'static,
     F: Future<Output = Result<(), E>>,
 {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     while let Err(error) = step().await {
         let cause = error.source().map(ToString::to_string);
-        warn!(sandbox = %record.sandbox, %error, cause, "cannot {what}; trying again in {pause:?}");
+        let pause = backoff.next(backoff::hint(&error));
+        warn!(sandbox = %record.sandbox, %error, cause, "cannot {what}; trying again in {pause:.1?}");
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
