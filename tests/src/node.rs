@@ -135,6 +135,8 @@ impl Node {
             sweep_interval: Duration::from_millis(200),
             netns_gone_ttl: Duration::from_millis(500),
             start_deadline: Duration::from_secs(30),
+            // A test that is about the limit sets one.
+            limit_per_node: None,
             ..Config::default()
         };
         (self.tune)(&mut config);

@@ -26,6 +26,8 @@ use crate::state::{Published, Publisher};
 
 /// Requests that may wait for one driver.
 const QUEUE: usize = 32;
+/// CreateVM has no deadline of its own; so long it waits for a provider that has not answered since the service was started.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// A driver that panics at once again must not do so in a tight loop.
 const PAUSE_AFTER_PANIC: Duration = Duration::from_secs(1);
 /// How soon a request is put again that met a driver at its end.
@@ -116,6 +118,10 @@ impl Service {
     /// Says what was wrong; nothing that costs money was made.
     pub async fn create(&self, ask: Ask) -> Result<PathBuf, Arc<Failure>> {
         let id = ask.sandbox.clone();
+        if self.get(&id).is_none() {
+            // For the answer's sake only: the driver that does the work looks for itself.
+            drop(self.context.readiness.within(READY_PATIENCE).await);
+        }
         self.ask(&id, Request::Create, |reply| Message::Create(Box::new(ask.clone()), reply)).await
     }
 
