@@ -17,6 +17,7 @@ use crate::config::Collection;
 use crate::failure::Failure;
 use crate::record::{InstanceRecord, Record, Stage, TunnelRecord};
 use crate::service::Service;
+use crate::state::Published;
 
 /// A VM with what it is to this node.
 #[derive(Debug, Clone)]
@@ -193,7 +194,12 @@ impl Service {
 
     async fn take_over(&self, record: Record) -> Result<(), OrphanError> {
         let (sandbox, vni) = (record.sandbox.clone(), record.vni);
-        if !self.context.vnis.reserve(vni) {
+        let of_another = |(id, published): &(SandboxId, Published)| {
+            *id != sandbox && published.record.as_ref().is_some_and(|record| record.vni == vni)
+        };
+        let kept_for_it =
+            self.context.unreadable.get(&sandbox) == Some(&Some(vni)) && !self.list().iter().any(of_another);
+        if !kept_for_it && !self.context.vnis.reserve(vni) {
             let missing =
                 format!("VXLAN network identifier {vni} is none, or belongs to another sandbox of this node");
             return Err(OrphanError::Missing { sandbox, missing });
