@@ -1,7 +1,7 @@
 //! How many VMs this node may have at once, and who has them.
 //!
 //! A sandbox holds a slot from before its Starting record is written until its record is removed, which is after the provider
-//! confirmed the deletion. So the records are the count: [`Capacity::new`] makes the same holders of them after a restart, and a VM
+//! confirmed the deletion. So the records are the count: `Capacity::new` makes the same holders of them after a restart, and a VM
 //! that is being removed counts until it is gone. More holders than the limit (it was lowered) keep what they have; nobody joins them.
 
 use std::collections::BTreeMap;
