@@ -162,6 +162,17 @@ impl Node {
         eventually("the service answers", || async { self.shim().version().await.is_ok() }).await;
     }
 
+    /// Runs the program `peerpods` as a client of this node.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    #[must_use]
+    pub fn peerpods(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = std::process::Command::new(built("peerpods"));
+        command.args(arguments).arg("--socket").arg(self.socket()).env_clear();
+        command.stdin(std::process::Stdio::null()).output().unwrap()
+    }
+
     /// Ends the service the way SIGTERM does.
     pub async fn shut_down(&mut self) {
         if let Some((shutdown, task)) = self.running.take() {

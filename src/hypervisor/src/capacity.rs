@@ -59,6 +59,13 @@ impl Capacity {
         Ok(())
     }
 
+    /// Counts a VM that is there, whatever the limit says: one of an earlier run, or one that is adopted or removed without a record.
+    pub(crate) fn hold(&self, record: &Record) {
+        if record.may_have_vm() {
+            self.lock().insert(record.sandbox.clone(), pod(record));
+        }
+    }
+
     /// Gives the sandbox's slot back; only for a sandbox whose record is gone, or never said that there may be a VM.
     pub(crate) fn release(&self, sandbox: &SandboxId) {
         self.lock().remove(sandbox);

@@ -143,6 +143,9 @@ pub enum Failure {
     /// The provider is not usable, or has not said yet that it is.
     #[error("no VM can be made: {0}; it is asked again every minute at least (running pods go on meanwhile)")]
     NotReady(String),
+    /// What an earlier run of the service recorded as the reason.
+    #[error("{0}")]
+    Recorded(String),
     /// The service is going down.
     #[error("the service is shutting down")]
     ShuttingDown,
@@ -204,7 +207,9 @@ impl Failure {
             Failure::Limit { .. } => StatusCode::ResourceExhausted,
             Failure::Link { source, .. } => link_code(source),
             Failure::Deadline { .. } => StatusCode::DeadlineExceeded,
-            Failure::VmDied { .. } | Failure::NotReady(_) | Failure::ShuttingDown => StatusCode::Unavailable,
+            Failure::VmDied { .. } | Failure::NotReady(_) | Failure::Recorded(_) | Failure::ShuttingDown => {
+                StatusCode::Unavailable
+            }
             Failure::Cancelled { .. } => StatusCode::Cancelled,
             Failure::Certificate { .. } | Failure::Journal { .. } => StatusCode::Internal,
         }

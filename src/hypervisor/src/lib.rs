@@ -21,6 +21,7 @@ mod driver;
 pub mod failure;
 pub mod journal;
 pub mod ledger;
+pub mod orphans;
 mod readiness;
 pub mod record;
 mod rpc;
@@ -150,6 +151,7 @@ async fn assemble(
     let service = Service::new(context, lock, shutdown);
     let taken_over = records.len();
     service.resume(records);
+    service.sweep_for_orphans();
     info!(version = rpc::VERSION, taken_over, provider = service.provider(), "ready");
     Ok((service, unusable))
 }

@@ -72,6 +72,9 @@ pub struct Record {
     pub created_unix_ms: u64,
     /// The boot of this node it was made in; network namespaces and link processes do not outlive it.
     pub boot_id: String,
+    /// Why it is being removed, when that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 impl Record {
@@ -89,6 +92,18 @@ impl Record {
             Stage::Starting | Stage::Running => true,
             Stage::Stopping => self.instance.is_some() || !self.creations_unix_ms.is_empty(),
         }
+    }
+
+    /// Why a restarted daemon removes the sandbox, when that was not asked for.
+    #[must_use]
+    pub fn why_after_restart(&self, boot_id: &str) -> Option<String> {
+        let why = match self.stage {
+            Stage::Stopping => return self.why.clone(),
+            _ if self.boot_id != boot_id => "the node was restarted, which ended the pod",
+            Stage::Starting => "the service ended while the sandbox was starting",
+            Stage::Created | Stage::Running => return None,
+        };
+        Some(why.to_owned())
     }
 
     /// The stage from which a restarted daemon goes on: a start in flight has failed (its caller saw EOF), and a reboot ended the pod.
@@ -128,6 +143,7 @@ pub(crate) mod tests {
             creations_unix_ms: Vec::new(),
             created_unix_ms: 1,
             boot_id: "b1".into(),
+            why: None,
         }
     }
 
@@ -143,6 +159,8 @@ pub(crate) mod tests {
             record.stage = stage;
             assert_eq!(record.stage_after_restart("b1"), then);
             assert_eq!(record.stage_after_restart("b2"), Stage::Stopping, "a reboot ends every pod");
+            let unasked = stage == Stage::Starting;
+            assert_eq!(record.why_after_restart("b1").is_some(), unasked, "{stage:?}");
         }
     }
 }

@@ -20,6 +20,7 @@ use tracing::error;
 use crate::context::Context;
 use crate::driver::{Ask, Driver, Ending, Message, Reply};
 use crate::failure::Failure;
+use crate::orphans::{self, Sweep};
 use crate::record::Record;
 use crate::state::{Published, Publisher};
 
@@ -29,6 +30,8 @@ const QUEUE: usize = 32;
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// A driver that panics at once again must not do so in a tight loop.
 const PAUSE_AFTER_PANIC: Duration = Duration::from_secs(1);
+/// How soon a request is put again that met a driver at its end.
+const PAUSE_BETWEEN_DRIVERS: Duration = Duration::from_millis(5);
 
 #[derive(Clone)]
 struct Handle {
@@ -36,6 +39,15 @@ struct Handle {
     published: watch::Receiver<Published>,
     /// Tells this sandbox from a later one with the same id.
     number: u64,
+}
+
+impl Handle {
+    /// Whether its driver ended without having ended its sandbox. Until another takes over, requests wait: a Stop that found nobody
+    /// would be answered and forgotten.
+    fn is_to_be_replaced(&self) -> bool {
+        let published = self.published.borrow();
+        published.record.is_some() && published.state != State::Gone
+    }
 }
 
 #[derive(Default)]
@@ -50,10 +62,11 @@ pub(crate) type Lock = Flock<File>;
 /// The front of the service, shared by all RPC adapters: one method a request. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
+    pub(crate) orphans: Arc<Sweep>,
     sandboxes: Arc<Mutex<Sandboxes>>,
     drivers: TaskTracker,
-    ending: Ending,
+    pub(crate) ending: Ending,
     _lock: Arc<Lock>,
 }
 
@@ -62,6 +75,7 @@ impl Service {
         let ending = Ending { shutdown, leave: CancellationToken::new() };
         Self {
             context,
+            orphans: Arc::default(),
             sandboxes: Arc::default(),
             drivers: TaskTracker::new(),
             ending,
@@ -73,8 +87,29 @@ impl Service {
     pub(crate) fn resume(&self, records: Vec<Record>) {
         for record in records {
             let id = record.sandbox.clone();
-            self.spawn(&mut self.lock(), &id, |driver| Box::pin(driver.resume(record)));
+            self.spawn(&mut self.lock(), &id, |driver| Box::pin(driver.resume_recorded(record)));
         }
+    }
+
+    /// Looks for VMs nobody owns from now on, until the service ends.
+    pub(crate) fn sweep_for_orphans(&self) {
+        self.drivers.spawn(orphans::run(self.clone()));
+    }
+
+    /// Gives a sandbox that nobody owns to a new driver. False when somebody owns it, or when the service is at its end: drivers let
+    /// go of their sandboxes then, so that having none means nothing.
+    #[must_use]
+    pub(crate) fn claim(
+        &self,
+        id: &SandboxId,
+        run: impl FnOnce(Driver) -> futures::future::BoxFuture<'static, ()>,
+    ) -> bool {
+        let mut sandboxes = self.lock();
+        let free = !sandboxes.by_id.contains_key(id) && !self.ending.begun();
+        if free {
+            drop(self.spawn(&mut sandboxes, id, run));
+        }
+        free
     }
 
     /// CreateVM; answers the agent socket.
@@ -160,7 +195,7 @@ impl Service {
             if self.ending.shutdown.is_cancelled() {
                 return Err(Arc::new(Failure::ShuttingDown));
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE_BETWEEN_DRIVERS).await;
         }
     }
 
@@ -168,7 +203,9 @@ impl Service {
     fn find(&self, id: &SandboxId, request: Request) -> Option<mpsc::Sender<Message>> {
         let mut sandboxes = self.lock();
         match sandboxes.by_id.get(id) {
-            Some(handle) if !handle.requests.is_closed() => Some(handle.requests.clone()),
+            Some(handle) if !handle.requests.is_closed() || handle.is_to_be_replaced() => {
+                Some(handle.requests.clone())
+            }
             _ if request == Request::Create => {
                 Some(self.spawn(&mut sandboxes, id, |driver| Box::pin(driver.run())).requests)
             }

@@ -57,7 +57,7 @@ async fn write_down(context: &Context, record: &Record) -> Result<(), Failure> {
 }
 
 fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
-    let agent_socket = context.config.pods_dir.join(ask.sandbox.as_str()).join("agent.ttrpc");
+    let agent_socket = context.config.agent_socket(&ask.sandbox);
     check_agent_socket(&agent_socket)?;
     let vni = context.vnis.take().ok_or_else(|| Failure::Denied {
         sandbox: ask.sandbox.clone(),
@@ -78,6 +78,7 @@ fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
         creations_unix_ms: Vec::new(),
         created_unix_ms: unix_ms(),
         boot_id: context.boot_id.clone(),
+        why: None,
     })
 }
 
