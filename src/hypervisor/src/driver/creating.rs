@@ -10,7 +10,7 @@ use super::birth::unix_ms;
 use super::start::Start;
 use super::sweep::MISSING_PASSES;
 use crate::backoff::{self, Backoff};
-use crate::creation::{self, Attempts, GaveUp, Next, Standing};
+use crate::creation::{self, Advice, Attempts, GaveUp, Next, Standing};
 use crate::failure::Failure;
 
 /// Pauses between questions for a VM that has no address yet, or that may be there.
@@ -130,7 +130,7 @@ impl Start {
 
     fn not_created(&self, attempts: Attempts, why: GaveUp, error: ProviderError) -> Failure {
         let sandbox = self.record.sandbox.clone();
-        let advice = creation::advice(error.kind);
+        let advice = Advice::on(&error);
         Failure::Creation { sandbox, attempts, why, advice, source: error.into() }
     }
 
