@@ -35,6 +35,7 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) type Guest = TlsStream<TcpStream>;
 
 /// A [`LinkTarget`], ready to be dialled.
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     name: ServerName<'static>,

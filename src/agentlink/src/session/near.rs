@@ -216,3 +216,6 @@ impl Drop for Carried<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;
