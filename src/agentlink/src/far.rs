@@ -5,7 +5,7 @@
 //!          shim → agent: frame by frame, streamed       agent → shim: bytes
 //! ```
 //!
-//! A peer that offers a resumable session ([`crate::session`]) gets one: its bytes take the same way, and the agent's connection outlives
+//! A peer that offers a resumable session (`session.rs`) gets one: its bytes take the same way, and the agent's connection outlives
 //! the peer's. A stock peer offers none.
 //!
 //! Each connection stands alone: one that breaks, or speaks no ttrpc, is closed and logged. No frame is held but the two kinds that are

@@ -11,7 +11,7 @@
 //!                 daemon ([`process`], [`ca`])
 //! ```
 //!
-//! Between our own two ends the bytes go in a resumable [`session`], which outlives its TCP connection; with a stock peer, plainly.
+//! Between our own two ends the bytes go in a resumable session (`session.rs`), which outlives its TCP connection; with a stock peer, plainly.
 //!
 //! The near end copies bytes and holds one client certificate; only the daemon holds the authority ([`ca`]).
 

@@ -24,14 +24,16 @@
 //! The near end asks after five idle seconds, takes three seconds of silence for a break and dials at once ([`redial`]). The far end
 //! never asks. A session's id is made by the far end and honoured over mutual TLS only.
 //!
-//! Pure: [`record`] (codec), [`replay`] (what is kept, sent again, accepted), [`engine`] (both directions), [`pulse`] (when to ask, when
-//! to give up). At the edge: [`carry`] (one connection), [`near`], [`far`].
+//! Pure: [`record`] (codec), [`queue`] and [`replay`] (what is kept, sent again, accepted), [`engine`] (both directions), [`pulse`] (when to ask, when
+//! to give up). At the edge: [`local`] (shim or agent), [`carry`] (one connection), [`near`], [`far`].
 
 pub(crate) mod carry;
 pub(crate) mod engine;
 pub(crate) mod far;
+pub(crate) mod local;
 pub(crate) mod near;
 pub(crate) mod pulse;
+pub(crate) mod queue;
 pub(crate) mod record;
 pub(crate) mod redial;
 pub(crate) mod replay;

@@ -112,7 +112,7 @@ pub fn near_client(identity: &LinkIdentity) -> Result<Arc<ClientConfig>, TlsErro
     Ok(Arc::new(config))
 }
 
-/// The same end, offering a resumable session ([`crate::session`]); a peer that knows nothing of ALPN does not answer to the offer.
+/// The same end, offering a resumable session (`session.rs`); a peer that knows nothing of ALPN does not answer to the offer.
 pub(crate) fn offering_session(near: &ClientConfig) -> Arc<ClientConfig> {
     let mut config = near.clone();
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
@@ -121,7 +121,7 @@ pub(crate) fn offering_session(near: &ClientConfig) -> Arc<ClientConfig> {
 
 /// The far end: requires a client certificate that `client_ca` signed, or that *is* one of `client_ca`'s certificates (a stock
 /// daemon sends its self-signed, non-CA client certificate as the only root). Agrees to a resumable session with a client that offers
-/// one ([`crate::session`]); one that offers nothing by ALPN, as a stock one, is served plainly.
+/// one (`session.rs`); one that offers nothing by ALPN, as a stock one, is served plainly.
 ///
 /// # Errors
 /// [`TlsError`] says which text is at fault, never its content.

@@ -20,8 +20,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Id;
-use super::carry::{End, Local, Wire, carry};
+use super::carry::{End, Wire, carry};
 use super::engine::{Engine, Violation};
+use super::local::Local;
 use super::pulse::Role;
 use super::record::Record;
 

@@ -11,8 +11,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::carry::{End, Local, Wire, carry};
+use super::carry::{End, Wire, carry};
 use super::engine::{Engine, Violation};
+use super::local::Local;
 use super::pulse::{Role, SILENCE};
 use super::record::Record;
 use super::{Id, PROTOCOL, redial};
@@ -152,6 +153,7 @@ async fn greeted(
     received: u64,
     last: &mut String,
 ) -> Result<(Wire<Guest>, u64), NearSessionError> {
+    let began = Instant::now();
     loop {
         let guest = match first.take() {
             Some(guest) => guest,
@@ -160,46 +162,47 @@ async fn greeted(
         if !is_agreed(&guest) {
             return Err(NearSessionError::Plain);
         }
-        match timeout(SILENCE, greet(name, guest, received)).await {
-            Ok(Ok(Greeting::Welcome { wire, received })) => return Ok((wire, received)),
-            Ok(Ok(Greeting::Gone)) => return Err(NearSessionError::Gone),
-            Ok(Ok(Greeting::Refused(why))) => return Err(NearSessionError::Reset(why)),
+        let patience = redial::patience(began.elapsed());
+        match timeout(patience, greet(name, guest, received)).await {
+            Ok(Ok((wire, Greeting::Welcome { id, received }))) => {
+                name.id = id;
+                return Ok((wire, received));
+            }
+            Ok(Ok((_, Greeting::Gone))) => return Err(NearSessionError::Gone),
+            Ok(Ok((_, Greeting::Refused(why)))) => return Err(NearSessionError::Reset(why)),
             Ok(Err(error)) => match tls::judge(&error) {
                 // Under TLS 1.3 a refusal arrives here. Later it may pass: the daemon may give us another certificate.
                 Fault::Untrusted(why) if name.id == Id::NEW => return Err(NearSessionError::Untrusted(why)),
                 _ => *last = format!("the guest's greeting did not come: {error}"),
             },
-            Err(_) => *last = format!("the guest's greeting did not come within {SILENCE:?}"),
+            Err(_) => *last = format!("the guest's greeting did not come within {patience:?}"),
         }
         sleep(AGAIN).await;
     }
 }
 
 enum Greeting {
-    Welcome { wire: Wire<Guest>, received: u64 },
+    Welcome { id: Id, received: u64 },
     Gone,
     Refused(String),
 }
 
-async fn greet(name: &mut Name, guest: Guest, received: u64) -> io::Result<Greeting> {
+async fn greet(name: &mut Name, guest: Guest, received: u64) -> io::Result<(Wire<Guest>, Greeting)> {
     super::tune(guest.get_ref().0, SILENCE);
     let mut wire = Wire::new(guest);
     name.turn = name.turn.saturating_add(1);
     wire.say(&Record::Hello { id: name.id, turn: name.turn, received });
     let asked = name.id;
-    let answer = wire.first(|record| match *record {
-        Record::Welcome { id, received } if id == asked || asked == Id::NEW => Ok((id, received)),
-        Record::Gone => Err(Greeting::Gone),
-        Record::Reset { reason } => Err(Greeting::Refused(String::from_utf8_lossy(reason).into_owned())),
-        _ => Err(Greeting::Refused("the greeting is none".to_owned())),
-    });
-    match answer.await? {
-        Ok((id, received)) => {
-            name.id = id;
-            Ok(Greeting::Welcome { wire, received })
+    let greeting = wire.first(|record| match *record {
+        Record::Welcome { id, received } if id == asked || asked == Id::NEW => {
+            Greeting::Welcome { id, received }
         }
-        Err(other) => Ok(other),
-    }
+        Record::Gone => Greeting::Gone,
+        Record::Reset { reason } => Greeting::Refused(String::from_utf8_lossy(reason).into_owned()),
+        _ => Greeting::Refused("its greeting is none".to_owned()),
+    });
+    let greeting = greeting.await?;
+    Ok((wire, greeting))
 }
 
 struct Carried<'a>(&'a AtomicUsize);

@@ -46,7 +46,7 @@ pub(crate) async fn until_trusted(newest: impl Fn() -> Arc<Target>, last: &mut S
             Some(port) = ports.next() => match port {
                 Ok((target, tcp)) if handshakes.len() < HANDSHAKES => {
                     last_handshake = Some(Instant::now());
-                    let patience = handshake_patience(began.elapsed());
+                    let patience = patience(began.elapsed());
                     handshakes.push(async move { target.shake_hands(tcp, patience).await });
                 }
                 Ok(_) => {}
@@ -60,8 +60,8 @@ pub(crate) async fn until_trusted(newest: impl Fn() -> Arc<Target>, last: &mut S
     }
 }
 
-/// How long a handshake may take. One that hangs keeps a place; a guest that is slow (emulation) gets more time after the first tries.
-fn handshake_patience(tried_for: Duration) -> Duration {
+/// How long a handshake, or a greeting, may take. One that hangs keeps a place; a guest that is slow (emulation) gets more time after the first tries.
+pub(crate) fn patience(tried_for: Duration) -> Duration {
     (tried_for / 4).max(HANDSHAKE_EVERY * 3)
 }
 
@@ -69,4 +69,15 @@ async fn open_port(target: Arc<Target>) -> io::Result<(Arc<Target>, TcpStream)> 
     let tcp = timeout(TCP_PATIENCE, TcpStream::connect(target.address)).await??;
     relay::tune(&tcp);
     Ok((target, tcp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_guest_gets_more_time_the_longer_it_is_tried() {
+        let patience = |seconds| patience(Duration::from_secs(seconds)).as_secs();
+        assert_eq!([0, 8, 12, 20, 40, 120].map(patience), [3, 3, 3, 5, 10, 30]);
+    }
 }

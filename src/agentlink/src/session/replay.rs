@@ -2,15 +2,8 @@
 //!
 //! Positions count a direction's bytes from 0; its end takes one position more. Every number the peer sends is checked here.
 
-use std::collections::VecDeque;
-
 use super::WINDOW;
-use super::record::{HEAD, MAX_DATA};
-
-/// The most one DATA is given: with its head it fills one TLS record.
-const PART: usize = MAX_DATA - HEAD - 8;
-/// Below this an emptied buffer is kept.
-const SMALL: usize = 4 * 1024;
+use super::queue::Queue;
 
 /// What a peer may not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +29,7 @@ pub(crate) enum Part<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     /// From position `kept_from` on.
-    kept: VecDeque<u8>,
+    kept: Queue,
     kept_from: u64,
     /// What goes over the present connection next.
     cursor: u64,
@@ -54,7 +47,7 @@ impl Outgoing {
 
     /// Adds bytes, at most [`Outgoing::room`] of them; the rest is left out.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.kept.extend(bytes.get(..self.room()).unwrap_or(bytes));
+        self.kept.push(bytes.get(..self.room()).unwrap_or(bytes));
     }
 
     /// There will be no more.
@@ -72,10 +65,7 @@ impl Outgoing {
         let position = self.cursor;
         let at = usize::try_from(position.saturating_sub(self.kept_from)).unwrap_or(usize::MAX);
         if at < self.kept.len() {
-            let (front, back) = self.kept.as_slices();
-            let rest = if at < front.len() { front.get(at..) } else { back.get(at - front.len()..) };
-            let rest = rest.unwrap_or_default();
-            let bytes = rest.get(..PART).unwrap_or(rest);
+            let bytes = self.kept.part(at);
             self.cursor += bytes.len() as u64;
             self.sent = self.sent.max(self.cursor);
             return Some(Part::Data { position, bytes });
@@ -90,31 +80,29 @@ impl Outgoing {
 
     /// The peer has consumed everything before `position`.
     pub(crate) fn confirm(&mut self, position: u64) -> Result<(), Misfit> {
-        self.check(position)?;
+        // Not up to `sent`: what went over an earlier connection and did not arrive cannot be consumed before it is sent again.
+        self.check(position, self.cursor)?;
         let end = self.end_position();
         let gone = usize::try_from(position.min(end) - self.kept_from).unwrap_or(usize::MAX);
-        self.kept.drain(..gone.min(self.kept.len()));
+        self.kept.drop_front(gone);
         self.kept_from = position.min(end);
         self.end_confirmed = position > end;
-        if self.kept.is_empty() && self.kept.capacity() > SMALL {
-            self.kept = VecDeque::new();
-        }
         Ok(())
     }
 
     /// A new connection, over which the peer wants everything from `position` on.
     pub(crate) fn resume(&mut self, position: u64) -> Result<(), Misfit> {
-        self.check(position)?;
+        self.check(position, self.sent)?;
         self.cursor = position;
         Ok(())
     }
 
-    fn check(&self, position: u64) -> Result<(), Misfit> {
+    fn check(&self, position: u64, to: u64) -> Result<(), Misfit> {
         let from = self.kept_from + u64::from(self.end_confirmed);
-        if (from..=self.sent).contains(&position) {
+        if (from..=to).contains(&position) {
             return Ok(());
         }
-        Err(Misfit::Confirmed { claimed: position, from, to: self.sent })
+        Err(Misfit::Confirmed { claimed: position, from, to })
     }
 
     fn end_position(&self) -> u64 {
@@ -125,7 +113,7 @@ impl Outgoing {
 /// The direction towards here.
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
-    waiting: VecDeque<u8>,
+    waiting: Queue,
     consumed: u64,
     ended: bool,
     end_consumed: bool,
@@ -147,7 +135,7 @@ impl Incoming {
         if self.waiting.len() + bytes.len() > WINDOW {
             return Err(Misfit::Window);
         }
-        self.waiting.extend(bytes);
+        self.waiting.push(bytes);
         Ok(())
     }
 
@@ -159,17 +147,14 @@ impl Incoming {
 
     /// The beginning of what waits to be handed on; empty when nothing does.
     pub(crate) fn waiting(&self) -> &[u8] {
-        self.waiting.as_slices().0
+        self.waiting.part(0)
     }
 
     /// So much of [`Incoming::waiting`] was handed on.
     pub(crate) fn consume(&mut self, length: usize) {
         let length = length.min(self.waiting.len());
-        self.waiting.drain(..length);
+        self.waiting.drop_front(length);
         self.consumed += length as u64;
-        if self.waiting.is_empty() && self.waiting.capacity() > SMALL {
-            self.waiting = VecDeque::new();
-        }
     }
 
     /// Everything was handed on but the end.
@@ -235,25 +220,28 @@ mod tests {
         assert_eq!(out.resume(4), Err(Misfit::Confirmed { claimed: 4, from: 5, to: 10 }));
         out.end();
         assert!(out.confirm(11).is_err(), "the end was not sent");
+        out.resume(7).unwrap();
+        assert_eq!(out.confirm(8), Err(Misfit::Confirmed { claimed: 8, from: 5, to: 7 }), "it said it had 7");
     }
 
     #[test]
-    fn both_buffers_are_bounded_and_let_go_when_they_empty() {
+    fn both_buffers_are_bounded() {
         let mut out = Outgoing::default();
         out.push(&vec![1; WINDOW + 5]);
         assert_eq!((out.room(), out.kept.len()), (0, WINDOW));
         while out.next().is_some() {}
         out.confirm(WINDOW as u64).unwrap();
-        assert_eq!((out.room(), out.kept.capacity()), (WINDOW, 0));
+        assert_eq!(out.room(), WINDOW);
 
         let mut inc = Incoming::default();
         inc.data(0, &vec![1; WINDOW]).unwrap();
         assert_eq!(inc.data(WINDOW as u64, b"x"), Err(Misfit::Window));
         inc.consume(1);
         inc.data(WINDOW as u64, b"x").unwrap();
-        inc.consume(WINDOW);
-        inc.consume(WINDOW);
-        assert_eq!((inc.consumed(), inc.waiting.capacity()), (WINDOW as u64 + 1, 0));
+        while !inc.waiting().is_empty() {
+            inc.consume(inc.waiting().len());
+        }
+        assert_eq!(inc.consumed(), WINDOW as u64 + 1);
     }
 
     #[test]
