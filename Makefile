@@ -30,6 +30,11 @@ test: packages guest image ## Installs what is missing and runs every test that 
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" PEERPODS_TEST_IMAGE_CACHE="$(PACKAGE_CACHE)" \
 	  cargo test --locked --workspace --all-targets
 
+.PHONY: network-cut-test
+network-cut-test: packages image ## The VM's network away for 25 s in the middle of a stream and of a 64 MiB CopyFile
+	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_CUT_SECONDS=$${PEERPODS_CUT_SECONDS:-25} \
+	  cargo test --locked -p peerpods-tests --test network_cut -- --nocapture
+
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check
