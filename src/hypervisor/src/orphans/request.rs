@@ -193,7 +193,8 @@ impl Service {
 
     async fn take_over(&self, record: Record) -> Result<(), OrphanError> {
         let (sandbox, vni) = (record.sandbox.clone(), record.vni);
-        if !self.context.vnis.reserve(vni) {
+        // What an unreadable record still showed is reserved for its own sandbox.
+        if !self.context.vnis.reserve(vni) && !self.context.unreadable.hand_over(&sandbox, vni) {
             let missing =
                 format!("VXLAN network identifier {vni} is none, or belongs to another sandbox of this node");
             return Err(OrphanError::Missing { sandbox, missing });
