@@ -15,7 +15,7 @@ use peerpods_provider::Provider;
 use crate::capacity::Capacity;
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::journal::{Journal, Salvaged};
+use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::readiness::{Readiness, Ready};
 use crate::turns::Turns;
@@ -46,8 +46,8 @@ pub(crate) struct Context {
     pub(crate) authority: ClusterCa,
     pub(crate) vnis: Vnis,
     pub(crate) boot_id: String,
-    /// Sandboxes whose records were unreadable at start.
-    pub(crate) unreadable: Unreadable,
+    /// Sandboxes whose records were unreadable at start, with the tunnel's identifier where it could be made out. It is kept for them.
+    pub(crate) unreadable: BTreeMap<SandboxId, Option<u32>>,
 }
 
 impl Context {
@@ -55,30 +55,6 @@ impl Context {
     /// same.
     pub(crate) fn ready(&self) -> Result<Arc<Ready>, Failure> {
         self.readiness.now()
-    }
-}
-
-/// Sandboxes whose records were unreadable at start, with the identifiers that stay reserved for them.
-#[derive(Debug)]
-pub(crate) struct Unreadable(Mutex<BTreeMap<SandboxId, Option<u32>>>);
-
-impl Unreadable {
-    pub(crate) fn new(salvaged: Vec<Salvaged>) -> Self {
-        let known = salvaged.into_iter().map(|found| (found.sandbox, found.vni));
-        Self(Mutex::new(known.collect()))
-    }
-
-    pub(crate) fn contains(&self, sandbox: &SandboxId) -> bool {
-        self.lock().contains_key(sandbox)
-    }
-
-    /// Whether `vni` was reserved for this sandbox; once, to whoever adopts it.
-    pub(crate) fn hand_over(&self, sandbox: &SandboxId, vni: u32) -> bool {
-        self.lock().get_mut(sandbox).is_some_and(|reserved| reserved.take_if(|own| *own == vni).is_some())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Option<u32>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,17 +150,6 @@ mod tests {
         let vnis = Vnis::new(7, []);
         assert!(vnis.reserve(7) && !vnis.reserve(7) && !vnis.reserve(0) && !vnis.reserve(VNI_MAX + 1));
         assert_eq!(vnis.take(), Some(8));
-    }
-
-    #[test]
-    fn the_identifier_of_an_unreadable_record_goes_to_its_own_sandbox_and_once() {
-        let (one, two): (SandboxId, SandboxId) = ("one".parse().unwrap(), "two".parse().unwrap());
-        let salvaged = Salvaged { sandbox: one.clone(), cluster: None, vni: Some(7) };
-        let unreadable = Unreadable::new(vec![salvaged]);
-        assert!(!unreadable.hand_over(&two, 7) && !unreadable.hand_over(&one, 8));
-        assert!(unreadable.hand_over(&one, 7));
-        assert!(!unreadable.hand_over(&one, 7), "it may be another's by now");
-        assert!(unreadable.contains(&one) && !unreadable.contains(&two));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub use driver::Ask;
 pub use service::Service;
 
 use crate::capacity::Capacity;
-use crate::context::{Context, Unreadable, Vnis};
+use crate::context::{Context, Vnis};
 use crate::journal::{JournalError, Loaded, Salvaged};
 use crate::readiness::Readiness;
 use crate::socket::SocketError;
@@ -206,7 +206,7 @@ async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::R
     let readiness = Readiness::new(parts.provider.name());
     let capacity = Capacity::new(config.limit_per_node, &records);
     let turns = Turns::new();
-    let unreadable = Unreadable::new(salvaged);
+    let unreadable = salvaged.into_iter().map(|found| (found.sandbox, found.vni)).collect();
     let context =
         Context { config, parts, readiness, capacity, turns, cluster, authority, vnis, boot_id, unreadable };
     Ok((context, records))

@@ -25,7 +25,7 @@ impl Start {
         let key = self.record.key();
         let request = &self.record.request;
         parts.ledger.intend(&key, &request.pod_namespace, &request.pod_name).await;
-        if self.context.unreadable.contains(&key.sandbox) {
+        if self.context.unreadable.contains_key(&key.sandbox) {
             // Whatever was made under this id was made for another pod network.
             parts.provider.delete(&key).await.map_err(|e| self.provider(e))?;
         }

@@ -147,9 +147,7 @@ impl Driver {
                 },
                 done = run_work(&mut self.work) => self.finished(done).await,
                 sighting = in_progress(&mut self.watch.sighting) => self.sighted(sighting).await,
-                look = in_progress(&mut self.watch.look) => if let Some(soon) = self.looked(look).await {
-                    sweep.reset_after(soon);
-                },
+                look = in_progress(&mut self.watch.look) => self.looked(look, &mut sweep).await,
                 () = all_left(&mut self.starters), if !self.starters.is_empty() => {
                     self.stop_because(Failure::Cancelled { sandbox: self.sandbox(), by: "its caller went away" }).await;
                 }

@@ -55,8 +55,13 @@ impl Driver {
 
     /// Removes a VM nobody owns, like that of any sandbox: the record says `stopping` before anything is done, so that a restart goes
     /// on with it. Should even the record fail, the VM is in the provider's list, and the sweep finds it again.
-    pub(crate) async fn remove(self, record: Record, why: String) {
-        self.resume(Record { stage: Stage::Stopping, why: Some(why), ..record }).await;
+    pub(crate) async fn remove(mut self, record: Record, why: String) {
+        self.context.capacity.hold(&record);
+        self.publisher.record(&record);
+        self.publisher.fail(Arc::new(Failure::Recorded(why)));
+        self.record = Some(record);
+        self.begin_unwinding().await;
+        self.run().await;
     }
 
     /// Goes on with a running pod whose record was lost, as after a restart of the service. Answers when the new record is on disk.
