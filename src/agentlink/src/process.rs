@@ -4,7 +4,6 @@
 //! process is told its keys over that socket only, after its owner was checked.
 
 mod ask;
-mod kill;
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -18,11 +17,11 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::control::{Ask, Body};
-pub use crate::control::{GuestState, Status};
-use crate::link::{Connected, Link, LinkError, LinkSpec, LinkTarget, ShimProcess, Shims};
+pub use crate::control::{GuestState, Speaks, Status};
+use crate::link::{Connected, Link, LinkError, LinkSpec, LinkTarget, Shims};
+use crate::living::Process;
 use crate::near::Places;
 use ask::{Conversation, Failure};
-use kill::Process;
 
 /// How long a link process may take to answer on its control socket.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -142,7 +141,7 @@ impl Link for LinkProcesses {
 
     async fn shims(&self, spec: &LinkSpec) -> Result<Option<Shims>, LinkError> {
         let status = self.status(spec).await?;
-        Ok(status.map(|status| Shims { connections: status.shims, last: ShimProcess::Unknown }))
+        Ok(status.map(|status| Shims { connections: status.shims, last: status.shim }))
     }
 
     async fn close(&self, spec: &LinkSpec) -> Result<(), LinkError> {
@@ -208,6 +207,7 @@ impl Failure {
         match self {
             Failure::Io(source) => unreachable(spec, source),
             Failure::Answer(answer) => LinkError::Protocol { sandbox: spec.sandbox.clone(), answer },
+            Failure::Unsupported(needed) => LinkError::Unsupported { sandbox: spec.sandbox.clone(), needed },
         }
     }
 }

@@ -9,13 +9,15 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-use crate::control::{Answer, Ask, Body, Lines, VERSION, to_line};
+use crate::control::{Answer, Ask, Body, Lines, to_line};
 
 /// Why there is no answer.
 pub(super) enum Failure {
     Io(io::Error),
     /// There is one, and it cannot be read.
     Answer(String),
+    /// The link does not speak this version, which the request needs.
+    Unsupported(u32),
 }
 
 impl From<io::Error> for Failure {
@@ -57,10 +59,11 @@ impl Conversation {
         let line = answered?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         let answer: Answer = serde_json::from_slice(&line)
             .map_err(|_| Failure::Answer(String::from_utf8_lossy(&line).chars().take(200).collect()))?;
-        if answer.v == VERSION {
-            Ok(answer.body)
-        } else {
-            Err(Failure::Answer(format!("version {}", answer.v)))
+        match answer.body {
+            Body::Unsupported { .. } => Err(Failure::Unsupported(ask.v)),
+            _ if answer.v < ask.v => Err(Failure::Unsupported(ask.v)),
+            _ if answer.v > ask.v => Err(Failure::Answer(format!("version {}", answer.v))),
+            body => Ok(body),
         }
     }
 }

@@ -6,9 +6,12 @@
 )]
 
 mod detach;
+mod ends;
 mod limits;
+mod memory;
 mod namespaces;
 mod path;
 mod support;
 mod trust;
+mod upgrade;
 mod wire;
