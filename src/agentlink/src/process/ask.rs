@@ -28,7 +28,7 @@ impl From<io::Error> for Failure {
 
 /// A connection to a link process. Dropping it hangs up, which stops a dialling it asked for.
 pub(super) struct Conversation {
-    /// The process that listens, by the kernel's word.
+    /// The process that listens, by the kernel's word; 0 when it is in a pid namespace that is not seen from here.
     pub(super) peer: i32,
     lines: Lines<OwnedReadHalf>,
     write: OwnedWriteHalf,
@@ -43,9 +43,14 @@ impl Conversation {
             let text = format!("the control socket belongs to uid {}", peer.uid());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        let pid = peer.pid().ok_or_else(|| io::Error::other("the kernel does not say who listens"))?;
+        let pid = peer.pid().unwrap_or(0);
         let (read, write) = stream.into_split();
         Ok(Self { peer: pid, lines: Lines::new(read), write })
+    }
+
+    /// Waits until the other side hangs up.
+    pub(super) async fn hung_up(&mut self) -> io::Result<()> {
+        self.lines.hung_up().await
     }
 
     pub(super) async fn ask(&mut self, ask: &Ask<'_>, patience: Duration) -> Result<Body, Failure> {
