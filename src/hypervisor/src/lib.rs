@@ -14,10 +14,12 @@
 
 pub mod config;
 mod context;
+mod drain;
 mod driver;
 pub mod failure;
 pub mod journal;
 pub mod ledger;
+pub mod lifecycle;
 pub mod record;
 mod rpc;
 mod service;
@@ -30,7 +32,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use peerpods_agentlink::ca::{CaError, ClusterCa};
@@ -41,6 +43,7 @@ use tracing::{error, info, warn};
 pub use config::Config;
 pub use context::Parts;
 pub use driver::Ask;
+pub use lifecycle::{Lifecycle, Status};
 pub use service::Service;
 
 use crate::context::{Context, Ready, Vnis};
@@ -93,20 +96,45 @@ pub enum RunError {
     Serve(#[source] io::Error),
 }
 
-/// How long a shutdown waits for starts in flight to be unwound.
-const DRAIN_BUDGET: Duration = Duration::from_secs(20);
+/// How long drivers may take to let go at the very end. They were dropped by then; this is for those in the middle of a poll.
+const LETTING_GO: Duration = Duration::from_secs(1);
 
-/// Runs the service until `shutdown`. Running pods are left alone; starts in flight are unwound.
+/// Runs the service until `life` asks it to end, and no longer than [`Config::drain_timeout`] and some seconds after that, whatever hangs.
+/// Running pods are left alone; starts in flight may finish; what is not removed by then is removed by the next run.
 ///
 /// # Errors
 /// Before the first request when something is missing; the error names it.
-pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(config: Config, parts: Parts, life: impl Into<Lifecycle>) -> Result<(), RunError> {
+    let life = life.into();
+    let ended = serve(config, parts, &life).await;
+    life.enter(Status::Ended);
+    ended
+}
+
+async fn serve(config: Config, parts: Parts, life: &Lifecycle) -> Result<(), RunError> {
     // Before the work that may take a moment: whoever connects meanwhile waits and is served.
     let socket = socket::take(&config.socket)?;
-    let service = open(config, parts, shutdown.clone()).await?;
-    rpc::serve(socket.listener, service.clone(), shutdown).await.map_err(RunError::Serve)?;
-    if tokio::time::timeout(DRAIN_BUDGET, service.drained()).await.is_err() {
-        warn!("some sandboxes are still being removed; the next start goes on with them");
+    let drain_timeout = config.drain_timeout;
+    let service = tokio::select! {
+        opened = open(config, parts, life.drain.clone()) => opened?,
+        // Nobody was answered yet. A provider that hangs must not hold the end up.
+        () = life.drain.cancelled() => return Ok(()),
+    };
+    life.look_at(service.context());
+    life.enter(Status::Serving);
+    let close = CancellationToken::new();
+    let draining = async {
+        life.drain.cancelled().await;
+        let began = Instant::now();
+        drain::drain(&service, life, drain_timeout, began).await;
+        close.cancel();
+        Ok(began)
+    };
+    let serving = rpc::serve(socket.listener, service.clone(), close.clone());
+    let ((), began) = tokio::try_join!(serving, draining).map_err(RunError::Serve)?;
+    drain::drain(&service, life, drain_timeout, began).await;
+    if tokio::time::timeout(LETTING_GO, service.abandon()).await.is_err() {
+        warn!("a sandbox's driver does not let go");
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod commands;
 pub mod config;
 pub mod doctor;
 pub mod exit;
+pub mod health;
 pub mod logging;
 pub mod output;
 pub mod programs;

@@ -5,6 +5,7 @@ pub mod checks;
 pub mod netlink;
 pub mod observe;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
@@ -62,6 +63,8 @@ pub struct Facts {
     pub socket: PathBuf,
     /// Who is on it.
     pub socket_state: SocketState,
+    /// Where health is to be served, and whether it could be; why not. `None`: nowhere.
+    pub health: Option<(SocketAddr, Result<(), String>)>,
     /// Directories that must be written to.
     pub directories: Vec<Directory>,
     /// The link program's path; where it was looked for.
