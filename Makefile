@@ -30,6 +30,16 @@ test: packages guest image ## Installs what is missing and runs every test that 
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" PEERPODS_TEST_IMAGE_CACHE="$(PACKAGE_CACHE)" \
 	  cargo test --locked --workspace --all-targets
 
+# How often, on how much, and with which numbers: KILLS SANDBOXES QEMU_KILLS SEED.
+.PHONY: kill-test
+kill-test: export KILLS ?= 100
+kill-test: export SANDBOXES ?= 50
+kill-test: export QEMU_KILLS ?= 20
+kill-test: packages guest image ## Kills the service with kill -9 again and again under running pods
+	cargo build --locked -p peerpods -p peerpods-agentlink
+	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" \
+	  cargo test --locked -p peerpods-tests --test kill -- --nocapture
+
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check
