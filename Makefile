@@ -35,6 +35,16 @@ network-cut-test: packages image ## The VM's network away for 25 s in the middle
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_CUT_SECONDS=$${PEERPODS_CUT_SECONDS:-25} \
 	  cargo test --locked -p peerpods-tests --test network_cut -- --nocapture
 
+# How often, on how much, and with which numbers: KILLS SANDBOXES QEMU_KILLS SEED.
+.PHONY: kill-test
+kill-test: export KILLS ?= 100
+kill-test: export SANDBOXES ?= 50
+kill-test: export QEMU_KILLS ?= 20
+kill-test: packages guest image ## Kills the service with kill -9 again and again under running pods
+	cargo build --locked -p peerpods -p peerpods-agentlink
+	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" \
+	  cargo test --locked -p peerpods-tests --test kill -- --nocapture
+
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check

@@ -1,11 +1,14 @@
 //! The real programs as processes: `peerpods hypervisor` with the QEMU provider, and `peerpods` as its client.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::node::built;
@@ -113,11 +116,57 @@ impl Daemon {
         pids.filter_map(|(pid, _)| fs::read_link(format!("/proc/{pid}/exe")).ok()).collect()
     }
 
+    /// As [`Daemon::boot`], told by `/readyz`; how long it took from the start of the process.
+    pub fn boot_until_ready(&mut self) -> Duration {
+        assert!(self.child.is_none(), "the service is running");
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let began = Instant::now();
+        self.child = Some(self.peerpods(&["hypervisor"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        while !self.health("/readyz").starts_with("HTTP/1.1 200") {
+            assert!(began.elapsed() < Duration::from_secs(30), "the service is not ready:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        began.elapsed()
+    }
+
+    /// What a health endpoint answers, head and body; empty when nobody does. The address is the default one: the network is the test's.
+    #[must_use]
+    pub fn health(&self, path: &str) -> String {
+        let mut answer = String::new();
+        if let Ok(mut stream) = TcpStream::connect(peerpods::health::DEFAULT_ADDRESS) {
+            drop(write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n"));
+            drop(stream.read_to_string(&mut answer));
+        }
+        answer
+    }
+
     /// Ends the service as the kernel's out-of-memory killer would.
     pub fn kill_9(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Sends the service a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().unwrap().id();
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+    }
+
+    /// Waits until the service has ended by itself, for a minute at most; its status.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if began.elapsed() > Duration::from_secs(60) {
+                drop(child.kill());
+                panic!("the service does not end:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The program `peerpods` with this node's configuration.

@@ -6,5 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 pub mod daemon;
+pub mod kill;
 pub mod node;
 pub mod shim;

@@ -9,13 +9,12 @@ use nix::sched::{CloneFlags, unshare};
 use peerpods_agentlink::process::LinkProcesses;
 use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
-use peerpods_hypervisor::{Config, Parts};
+use peerpods_hypervisor::{Config, Lifecycle, Parts};
 use peerpods_podnet::VxlanTunnel;
 use peerpods_podnet::pod_netns::{PodNetns, PodNetnsSpec};
 use peerpods_provider::fake::{FakeCloud, NetnsOptions, NetnsVm};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::shim::GoShim;
 
@@ -95,7 +94,7 @@ pub struct Node {
     /// The cloud, which outlives the service.
     pub cloud: Arc<FakeCloud>,
     tune: Tune,
-    running: Option<(CancellationToken, JoinHandle<()>)>,
+    running: Option<(Lifecycle, JoinHandle<()>)>,
 }
 
 static NODES: AtomicU32 = AtomicU32::new(0);
@@ -146,7 +145,7 @@ impl Node {
     /// Starts the service on what an earlier run left.
     pub async fn boot(&mut self) {
         assert!(self.running.is_none(), "the service is running");
-        let shutdown = CancellationToken::new();
+        let life = Lifecycle::new();
         let parts = Parts {
             provider: Arc::new(self.cloud.provider()),
             tunnel: Arc::new(VxlanTunnel::new()),
@@ -154,11 +153,11 @@ impl Node {
             ledger: Arc::new(NoLedger),
             journal: Arc::new(DiskJournal::open(self.dir.path().join("state/journal")).unwrap()),
         };
-        let (config, token) = (self.config(), shutdown.clone());
+        let (config, told) = (self.config(), life.clone());
         let task = tokio::spawn(async move {
-            peerpods_hypervisor::run(config, parts, token).await.unwrap();
+            peerpods_hypervisor::run(config, parts, told).await.unwrap();
         });
-        self.running = Some((shutdown, task));
+        self.running = Some((life, task));
         eventually("the service answers", || async { self.shim().version().await.is_ok() }).await;
     }
 
@@ -175,10 +174,16 @@ impl Node {
 
     /// Ends the service the way SIGTERM does.
     pub async fn shut_down(&mut self) {
-        if let Some((shutdown, task)) = self.running.take() {
-            shutdown.cancel();
+        if let Some((life, task)) = self.running.take() {
+            life.drain();
             task.await.unwrap();
         }
+    }
+
+    /// The life of the service that runs, to end it in other ways.
+    #[must_use]
+    pub fn life(&self) -> Lifecycle {
+        self.running.as_ref().unwrap().0.clone()
     }
 
     /// A Go-like shim on the node's socket.

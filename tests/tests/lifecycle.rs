@@ -156,7 +156,7 @@ fn a_service_that_ends_unwinds_a_start_in_flight_and_its_successor_goes_on_with_
         return;
     }
     in_private_network(|| async {
-        let mut node = Node::with_guests(|_| {}).await;
+        let mut node = Node::with_guests(|config| config.drain_timeout = Duration::from_secs(1)).await;
         let (pod, shim) = (Pod::new(4).await, node.shim());
         let socket = shim.create(&id(4), &pod.path).await.unwrap();
         shim.start(&id(4)).await.unwrap();

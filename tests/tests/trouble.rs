@@ -40,6 +40,8 @@ fn a_stop_that_comes_while_the_service_ends_is_carried_out() {
         let (pod, shim) = (Pod::new(20).await, node.shim());
         shim.create("late", &pod.path).await.unwrap();
         shim.start("late").await.unwrap();
+        // Longer than the socket takes to close: the deletion is waited for all the same.
+        node.cloud.script(Operation::Delete, Calls::All, Fault::Delay(Duration::from_secs(3)));
         // A client that began to speak gRPC and fell silent holds the end up; the shim's connection is older than the end.
         let mut stalled = UnixStream::connect(node.socket()).await.unwrap();
         stalled.write_all(b"P").await.unwrap();

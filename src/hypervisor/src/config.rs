@@ -42,6 +42,9 @@ pub struct Config {
     pub gc_grace: Duration,
     /// How often sandboxes are looked at for a vanished network namespace or an expired [`Config::unstarted_ttl`].
     pub sweep_interval: Duration,
+    /// How long starts in flight may go on after the service was asked to end; then they are unwound. The process ends some seconds
+    /// later at the latest, so 20 s fit the 30 s that Kubernetes gives a container.
+    pub drain_timeout: Duration,
     /// The worker interface whose address the guest sends tunnel packets to; `None`: the one with the default route.
     pub host_interface: Option<String>,
     /// Initdata for pods that bring none (`INITDATA`): base64 of gzip of TOML, checked at start.
@@ -96,6 +99,7 @@ impl Default for Config {
             gc_interval: Duration::from_secs(60),
             gc_grace: Duration::from_secs(120),
             sweep_interval: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(20),
             host_interface: None,
             initdata: None,
         }

@@ -11,7 +11,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use peerpods_podvm::SandboxId;
@@ -97,6 +98,7 @@ pub struct Loaded {
 pub struct DiskJournal {
     dir: PathBuf,
     writer: mpsc::Sender<Order>,
+    thread: Arc<JoinHandle<()>>,
 }
 
 type Answer = oneshot::Sender<Result<(), JournalError>>;
@@ -119,11 +121,17 @@ impl DiskJournal {
         made.map_err(|source| failed("make the directory", &dir, source))?;
         let (writer, orders) = mpsc::channel();
         let place = dir.clone();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || write_in_order(&place, &orders))
             .map_err(|source| failed("start the writer of", &dir, source))?;
-        Ok(Self { dir, writer })
+        Ok(Self { dir, writer, thread: Arc::new(thread) })
+    }
+
+    /// Whether the thread that writes still runs. It ends only with the last clone of this, or by a defect.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        !self.thread.is_finished()
     }
 
     async fn order(&self, order: impl FnOnce(Answer) -> Order) -> Result<(), JournalError> {

@@ -17,10 +17,12 @@ pub mod capacity;
 pub mod config;
 mod context;
 pub mod creation;
+mod drain;
 mod driver;
 pub mod failure;
 pub mod journal;
 pub mod ledger;
+pub mod lifecycle;
 pub mod orphans;
 mod readiness;
 pub mod record;
@@ -35,7 +37,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peerpods_agentlink::ca::{CaError, ClusterCa};
 use peerpods_provider::ProviderError;
@@ -45,6 +47,7 @@ use tracing::{error, info, warn};
 pub use config::Config;
 pub use context::Parts;
 pub use driver::Ask;
+pub use lifecycle::{Lifecycle, Status};
 pub use service::Service;
 
 use crate::capacity::Capacity;
@@ -100,22 +103,45 @@ pub enum RunError {
     Serve(#[source] io::Error),
 }
 
-/// How long a shutdown waits for starts in flight to be unwound.
-const DRAIN_BUDGET: Duration = Duration::from_secs(20);
+/// How long drivers may take to let go at the very end. They were dropped by then; this is for those in the middle of a poll.
+const LETTING_GO: Duration = Duration::from_secs(1);
 
-/// Runs the service until `shutdown`. Running pods are left alone; starts in flight are unwound.
+/// Runs the service until `life` asks it to end, and no longer than [`Config::drain_timeout`] and some seconds after that, whatever hangs.
+/// Running pods are left alone; starts in flight may finish; what is not removed by then is removed by the next run.
 ///
 /// # Errors
 /// When something is missing, or the provider says with nothing on record that it is not usable as configured; the error names it.
-pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(config: Config, parts: Parts, life: impl Into<Lifecycle>) -> Result<(), RunError> {
+    let life = life.into();
+    let ended = serve(config, parts, &life).await;
+    life.enter(Status::Ended);
+    ended
+}
+
+async fn serve(config: Config, parts: Parts, life: &Lifecycle) -> Result<(), RunError> {
     // Before the work that may take a moment: whoever connects meanwhile waits and is served.
     let socket = socket::take(&config.socket)?;
-    // Ends with the caller's, or by itself when no VM can be made and there is nothing to look after.
-    let ending = shutdown.child_token();
-    let (service, unusable) = assemble(config, parts, ending.clone()).await?;
-    rpc::serve(socket.listener, service.clone(), ending).await.map_err(RunError::Serve)?;
-    if tokio::time::timeout(DRAIN_BUDGET, service.drained()).await.is_err() {
-        warn!("some sandboxes are still being removed; the next start goes on with them");
+    let drain_timeout = config.drain_timeout;
+    let (service, unusable) = tokio::select! {
+        opened = assemble(config, parts, life.drain.clone()) => opened?,
+        // Nobody was answered yet. A provider that hangs must not hold the end up.
+        () = life.drain.cancelled() => return Ok(()),
+    };
+    life.look_at(service.context());
+    life.enter(Status::Serving);
+    let close = CancellationToken::new();
+    let draining = async {
+        life.drain.cancelled().await;
+        let began = Instant::now();
+        drain::drain(&service, life, drain_timeout, began).await;
+        close.cancel();
+        Ok(began)
+    };
+    let serving = rpc::serve(socket.listener, service.clone(), close.clone());
+    let ((), began) = tokio::try_join!(serving, draining).map_err(RunError::Serve)?;
+    drain::drain(&service, life, drain_timeout, began).await;
+    if tokio::time::timeout(LETTING_GO, service.abandon()).await.is_err() {
+        warn!("a sandbox's driver does not let go");
     }
     match unusable.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(error) => Err(error),

@@ -72,7 +72,7 @@ pub struct Service {
 
 impl Service {
     pub(crate) fn new(context: Arc<Context>, lock: Lock, shutdown: CancellationToken) -> Self {
-        let ending = Ending { shutdown, leave: CancellationToken::new() };
+        let ending = Ending { shutdown, ..Ending::default() };
         Self {
             context,
             orphans: Arc::default(),
@@ -166,11 +166,29 @@ impl Service {
         self.context.parts.provider.name()
     }
 
-    /// Lets go of what goes on without us, and waits until the rest is removed. To be called when no more requests come.
+    /// Lets go of what goes on without us, unwinds the starts in flight, and waits until the rest is removed. To be called when no more
+    /// requests come.
     pub async fn drained(&self) {
+        self.ending.unwind.cancel();
         self.ending.leave.cancel();
         self.drivers.close();
         self.drivers.wait().await;
+    }
+
+    /// Starts in flight are unwound from now on, and told so.
+    pub(crate) fn unwind_starts(&self) {
+        self.ending.unwind.cancel();
+    }
+
+    /// Lets go of everything, also of what hangs: for the journal and the provider this is a crash, and what is not done is on record.
+    pub(crate) async fn abandon(&self) {
+        self.ending.abandon.cancel();
+        self.drivers.close();
+        self.drivers.wait().await;
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// Puts a request to the sandbox's driver and waits for the answer. A driver at its end drops the request unanswered; then the
@@ -227,7 +245,14 @@ impl Service {
         let driver = Driver::new(self.context.clone(), publisher, inbox, self.ending.clone());
         let ended = run(driver);
         let (service, id, watched) = (self.clone(), id.clone(), handle.clone());
+        let abandoned = self.ending.abandon.clone().cancelled_owned();
         self.drivers.spawn(async move {
+            let ended = async {
+                tokio::select! {
+                    () = ended => {}
+                    () = abandoned => {}
+                }
+            };
             if AssertUnwindSafe(ended).catch_unwind().await.is_err() {
                 tokio::time::sleep(PAUSE_AFTER_PANIC).await;
                 service.replace(&id, &watched);

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::UnixListener;
@@ -107,13 +108,22 @@ fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
 /// # Errors
 /// When the file cannot be made or locked at all.
 pub(crate) fn exclusive(name: &Path) -> io::Result<Option<Flock<File>>> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(errno.into()),
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name)?;
+    let patience = Instant::now() + INHERITED;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < patience => file,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        std::thread::sleep(INHERITED / 50);
     }
 }
+
+/// How long a lock may outlive its process: one that is killed while it starts a program leaves a child that has all its descriptors until
+/// it becomes that program.
+const INHERITED: Duration = Duration::from_millis(500);
 
 /// A service without our lock (upstream's, say) is told by its answer.
 fn refuse_live(path: &Path) -> Result<(), SocketError> {
@@ -121,10 +131,14 @@ fn refuse_live(path: &Path) -> Result<(), SocketError> {
     if !found.file_type().is_socket() {
         return Err(SocketError::NotASocket { path: path.to_owned() });
     }
-    match StdUnixStream::connect(path) {
-        Ok(_) => Err(SocketError::Live { path: path.to_owned() }),
-        Err(_) => Ok(()),
+    let patience = Instant::now() + INHERITED;
+    while StdUnixStream::connect(path).is_ok() {
+        if Instant::now() >= patience {
+            return Err(SocketError::Live { path: path.to_owned() });
+        }
+        std::thread::sleep(INHERITED / 50);
     }
+    Ok(())
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -170,5 +184,18 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(take(&path), Err(SocketError::NotASocket { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_service_left_to_a_child_for_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.sock");
+        let inherited = take(&path).unwrap();
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(INHERITED / 5);
+            drop(inherited);
+        });
+        take(&path).unwrap();
+        child.join().unwrap();
     }
 }

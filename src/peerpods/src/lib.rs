@@ -9,6 +9,7 @@ pub mod config;
 pub mod doctor;
 pub mod exit;
 pub mod gc;
+pub mod health;
 pub mod logging;
 pub mod output;
 pub mod programs;

@@ -1,19 +1,23 @@
 //! Composing roles: the only place that knows concrete providers, tunnels and links.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use peerpods_agentlink::process::LinkProcesses;
 use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
-use peerpods_hypervisor::{Parts, RunError};
+use peerpods_hypervisor::{Lifecycle, Parts, RunError};
 use peerpods_podnet::VxlanTunnel;
 use peerpods_provider::Provider;
 use peerpods_provider_qemu::QemuProvider;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::config::{ProviderSettings, Role, Settings};
+use crate::health::{self, Check};
 use crate::programs::{LINK, NotFound, Places};
 
 /// Why a role ended, or did not start.
@@ -47,26 +51,49 @@ pub fn link_program(settings: &Settings) -> Result<PathBuf, NotFound> {
     Places::of_this_process().find(&configured)
 }
 
-/// Runs roles in this process until all end, one fails, or SIGTERM or SIGINT asks them to end.
+/// A role ready to run, and what its health is told by.
+struct Prepared {
+    running: BoxFuture<'static, Result<(), RoleError>>,
+    checks: Vec<Check>,
+}
+
+/// Runs roles in this process until all end, one fails, or SIGTERM or SIGINT asks them to end; a second signal makes them hurry.
+/// Health is answered from before the roles begin until they have ended.
 ///
 /// # Errors
 /// The first role's failure.
 pub async fn run(settings: &Settings, roles: &[Role]) -> Result<(), RoleError> {
-    let shutdown = CancellationToken::new();
-    cancel_on_signal(&shutdown)?;
-    let running = roles.iter().map(|role| async {
-        let ended = match role {
-            Role::Hypervisor => hypervisor(settings, shutdown.clone()).await,
+    let life = Lifecycle::new();
+    end_on_signals(&life)?;
+    let (mut running, mut checks) = (Vec::new(), Vec::new());
+    for role in roles {
+        let prepared = match role {
+            Role::Hypervisor => hypervisor(settings, life.clone())?,
         };
+        running.push(prepared.running);
+        checks.extend(prepared.checks);
+    }
+    let running = running.into_iter().map(|role| async {
+        let ended = role.await;
         if ended.is_err() {
-            shutdown.cancel();
+            life.drain();
         }
         ended
     });
-    futures::future::join_all(running).await.into_iter().collect()
+    tokio::select! {
+        ended = futures::future::join_all(running) => ended.into_iter().collect(),
+        never = answer_health(settings.health_address, checks) => match never {},
+    }
 }
 
-async fn hypervisor(settings: &Settings, shutdown: CancellationToken) -> Result<(), RoleError> {
+async fn answer_health(address: Option<SocketAddr>, checks: Vec<Check>) -> Infallible {
+    match address {
+        Some(address) => health::server::serve(address, checks).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn hypervisor(settings: &Settings, life: Lifecycle) -> Result<Prepared, RoleError> {
     let program = link_program(settings).map_err(RoleError::LinkProgram)?;
     let journal =
         DiskJournal::open(settings.hypervisor.state_dir.join("journal")).map_err(RunError::Journal)?;
@@ -75,21 +102,37 @@ async fn hypervisor(settings: &Settings, shutdown: CancellationToken) -> Result<
         tunnel: Arc::new(VxlanTunnel::new()),
         link: Arc::new(LinkProcesses::new(program)),
         ledger: Arc::new(NoLedger),
-        journal: Arc::new(journal),
+        journal: Arc::new(journal.clone()),
     };
-    Ok(peerpods_hypervisor::run(settings.hypervisor.clone(), parts, shutdown).await?)
+    let checks = health::of_hypervisor(life.clone(), journal);
+    let config = settings.hypervisor.clone();
+    let running = async move { Ok(peerpods_hypervisor::run(config, parts, life).await?) };
+    Ok(Prepared { running: running.boxed(), checks })
 }
 
-fn cancel_on_signal(shutdown: &CancellationToken) -> Result<(), RoleError> {
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signal = signal(kind).map_err(RoleError::Signals)?;
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            if signal.recv().await.is_some() {
-                tracing::info!(signal = kind.as_raw_value(), "asked to end");
-                shutdown.cancel();
+/// The first SIGTERM or SIGINT makes a service drain, a further one makes it hurry.
+///
+/// # Errors
+/// When signals cannot be received.
+pub fn end_on_signals(life: &Lifecycle) -> Result<(), RoleError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RoleError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RoleError::Signals)?;
+    let life = life.clone();
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                Some(()) = terminate.recv() => "SIGTERM",
+                Some(()) = interrupt.recv() => "SIGINT",
+                else => return,
+            };
+            if life.is_draining() {
+                tracing::info!(signal = name, "asked again: starts in flight are unwound now");
+                life.hurry();
+            } else {
+                tracing::info!(signal = name, "asked to end; a second signal hurries");
+                life.drain();
             }
-        });
-    }
+        }
+    });
     Ok(())
 }

@@ -79,13 +79,17 @@ enum Done {
     Unwind,
 }
 
-/// The two steps of the service's end, as drivers see them.
+/// The steps of the service's end, as drivers see them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ending {
-    /// No more creations and starts; starts in flight are unwound. Stops are still taken.
+    /// No more creations and starts; starts in flight go on. Stops are still taken.
     pub(crate) shutdown: CancellationToken,
+    /// Starts in flight are unwound.
+    pub(crate) unwind: CancellationToken,
     /// No more requests come: created and running sandboxes are left as they are.
     pub(crate) leave: CancellationToken,
+    /// Drivers are dropped wherever they are.
+    pub(crate) abandon: CancellationToken,
 }
 
 impl Ending {
@@ -137,7 +141,7 @@ impl Driver {
         let first = tokio::time::Instant::now() + interval.mul_f64(backoff::roll());
         let mut sweep = tokio::time::interval_at(first, interval);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let Ending { shutdown, leave } = self.ending.clone();
+        let Ending { unwind, leave, .. } = self.ending.clone();
         let mut told = false;
         while self.publisher.state() != State::Gone {
             tokio::select! {
@@ -152,7 +156,7 @@ impl Driver {
                     self.stop_because(Failure::Cancelled { sandbox: self.sandbox(), by: "its caller went away" }).await;
                 }
                 _ = sweep.tick() => self.look_around(),
-                () = shutdown.cancelled(), if !told => {
+                () = unwind.cancelled(), if !told => {
                     told = true;
                     if self.publisher.state() == State::Starting {
                         self.stop_because(Failure::ShuttingDown).await;
@@ -173,6 +177,10 @@ impl Driver {
                 _ => send(reply, self.same_answer(&ask)),
             },
             Message::Start(reply) => match decide(state, Request::Start) {
+                // Asked for just before the end: nobody would unwind it any more.
+                Decision::Queue if self.ending.shutdown.is_cancelled() => {
+                    send(reply, Err(Arc::new(Failure::ShuttingDown)));
+                }
                 Decision::Queue => self.begin_start(reply).await,
                 Decision::Join => self.starters.push(reply),
                 Decision::Deny(reason) => self.deny(reply, &reason),

@@ -62,13 +62,19 @@ pub(crate) async fn serve(
         served = both => served,
         () = over(&shutdown) => Ok(()),
     };
-    // Not `shutdown`: that first stops its listener, and panics (ttrpc 0.10) when the stream of connections has ended before.
-    ttrpc.disconnect().await;
+    // Waits for answers under way. Not `shutdown`: that first stops its listener, and panics (ttrpc 0.10) when the stream of connections
+    // has ended before.
+    if tokio::time::timeout(FAREWELL, ttrpc.disconnect()).await.is_err() {
+        debug!("a client does not take its answer");
+    }
     served
 }
 
-/// Requests that are under way at shutdown get so long, and clients that never close their connections no longer.
-const GRACE: Duration = Duration::from_secs(5);
+/// Requests that are under way at the end get so long, and clients that never close their connections no longer. Connections that are
+/// open are served meanwhile.
+const GRACE: Duration = Duration::from_secs(2);
+/// What ttrpc answers get on top to be taken by their clients.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 async fn over(shutdown: &CancellationToken) {
     shutdown.cancelled().await;

@@ -143,6 +143,20 @@ pub const KEYS: &[Key] = &[
         "DURATION",
         "How often abandoned sandboxes are looked for",
     ),
+    key(
+        "drain-timeout",
+        "PEERPODS_DRAIN_TIMEOUT",
+        "drain-timeout",
+        "DURATION",
+        "How long starts in flight may go on after SIGTERM; the process ends within 10s more",
+    ),
+    key(
+        "health-address",
+        "PEERPODS_HEALTH_ADDRESS",
+        "health-address",
+        "IP:PORT",
+        "Where /livez and /readyz are answered over HTTP; off: nowhere",
+    ),
     Key {
         name: "initdata",
         variable: "INITDATA",

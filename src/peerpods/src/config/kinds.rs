@@ -1,6 +1,7 @@
 //! What values look like: how each kind is read from text, what is expected in its place, how it is shown.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -132,6 +133,20 @@ pub const WHOLE: Kind<i32> = Kind {
     read: |w| one(w)?.parse().map_err(|_| "expected a whole number".to_owned()),
     show: |number| (*number).into(),
 };
+
+/// An IP address and a port to listen on, or `off`.
+pub const LISTEN: Kind<Option<SocketAddr>> =
+    Kind {
+        read: |w| match one(w)? {
+            "off" => Ok(None),
+            text => match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() > 0 => Ok(Some(address)),
+                _ => Err("expected an IP address and a port such as 127.0.0.1:15151 or [::1]:15151, or off"
+                    .to_owned()),
+            },
+        },
+        show: |address| address.map_or_else(|| "off".to_owned(), |address| address.to_string()).into(),
+    };
 
 /// A duration longer than nothing.
 pub const DURATION: Kind<Duration> = Kind {

@@ -1,5 +1,6 @@
 //! The typed configuration of every role and command.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use peerpods_hypervisor::config::Collection;
@@ -11,6 +12,7 @@ use super::door::{Door, Shown};
 use super::fault::Faults;
 use super::kinds::{self, Kind};
 use super::qemu;
+use crate::health;
 
 /// A role of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct Settings {
     pub provider: ProviderSettings,
     /// The node service.
     pub hypervisor: peerpods_hypervisor::Config,
+    /// Where health endpoints are served; `None`: nowhere.
+    pub health_address: Option<SocketAddr>,
     /// `peerpods-link`, when it is not to be looked for.
     pub link_program: Option<PathBuf>,
     /// Where the `sandbox` client remembers what it made.
@@ -78,6 +82,7 @@ pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
     let hypervisor = hypervisor(&mut door);
     door.take("tunnel-type", (), &TUNNEL_TYPE);
     let link_program = door.take_optional("link-program", &kinds::PROGRAM);
+    let health_address = door.take("health-address", Some(health::DEFAULT_ADDRESS), &kinds::LISTEN);
     let client_dir = door.take("client-dir", PathBuf::from("/run/peerpod/client"), &kinds::PATH);
     let log_level = door.take_optional("log-level", &kinds::LOG_FILTER);
     let log_format = door.take("log-format", LogFormat::Text, &LOG_FORMAT);
@@ -90,7 +95,17 @@ pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
         return Err(Faults(faults));
     }
     let shown = in_table_order(shown);
-    Ok(Settings { roles, provider, hypervisor, link_program, client_dir, log_level, log_format, shown })
+    Ok(Settings {
+        roles,
+        provider,
+        hypervisor,
+        health_address,
+        link_program,
+        client_dir,
+        log_level,
+        log_format,
+        shown,
+    })
 }
 
 const PROVIDER: Kind<ProviderName> =
@@ -170,6 +185,7 @@ fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
         gc_grace: door.take("gc-grace", default.gc_grace, &kinds::DURATION),
         sweep_interval: door.take("sweep-interval", default.sweep_interval, &kinds::DURATION),
         limit_per_node: door.take("peerpods-limit-per-node", default.limit_per_node, &LIMIT),
+        drain_timeout: door.take("drain-timeout", default.drain_timeout, &kinds::DURATION),
         host_interface: door.take_optional("host-interface", &kinds::INTERFACE),
         initdata: door.take_optional("initdata", &INITDATA),
     }

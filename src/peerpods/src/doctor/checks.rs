@@ -20,6 +20,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         image(facts),
         link(facts),
         socket(facts),
+        health(facts),
         subnet(facts),
     ];
     all.extend(orphans(facts));
@@ -190,6 +191,23 @@ fn socket(facts: &Facts) -> Finding {
     }
 }
 
+fn health(facts: &Facts) -> Finding {
+    const CHECK: &str = "health";
+    match (&facts.health, &facts.socket_state) {
+        (None, _) => ok(CHECK, "off, as configured"),
+        (Some((address, Ok(()))), _) => ok(CHECK, format!("{address} is free")),
+        (Some((address, Err(_))), SocketState::Live(_)) => {
+            ok(CHECK, format!("{address} is in use while the service runs"))
+        }
+        (Some((address, Err(reason))), _) => bad(
+            CHECK,
+            Level::Error,
+            format!("{address}: {reason}"),
+            "set health-address to one that is free, or to off",
+        ),
+    }
+}
+
 fn subnet(facts: &Facts) -> Finding {
     let (subnet, bridge) = &facts.subnet;
     let routes = match &facts.routes {
@@ -245,6 +263,7 @@ mod tests {
             image_dir: "/images".into(),
             socket: "/run/h.sock".into(),
             socket_state: SocketState::Free,
+            health: Some((crate::health::DEFAULT_ADDRESS, Ok(()))),
             directories: vec![Directory {
                 purpose: "state",
                 path: "/s".into(),
@@ -280,6 +299,7 @@ mod tests {
             image: Err("no".to_owned()),
             link_program: Err("no".to_owned()),
             socket_state: SocketState::Blocked("no".to_owned()),
+            health: Some((crate::health::DEFAULT_ADDRESS, Err("no".to_owned()))),
             routes: Ok(vec![("eth0".to_owned(), "10.0.0.0/8".parse().unwrap())]),
             directories: vec![Directory {
                 purpose: "state",

@@ -5,6 +5,7 @@ pub mod checks;
 pub mod netlink;
 pub mod observe;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
@@ -64,6 +65,8 @@ pub struct Facts {
     pub socket_state: SocketState,
     /// Sandboxes of VMs nobody owns, as the service knows; `None` when there is no service, or it does not say.
     pub orphans: Option<Vec<String>>,
+    /// Where health is to be served, and whether it could be; why not. `None`: nowhere.
+    pub health: Option<(SocketAddr, Result<(), String>)>,
     /// Directories that must be written to.
     pub directories: Vec<Directory>,
     /// The link program's path; where it was looked for.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,11 +56,16 @@ fn facts(settings: &Settings, socket_state: SocketState, orphans: Option<Vec<Str
         socket: settings.hypervisor.socket.clone(),
         socket_state,
         orphans,
+        health: settings.health_address.map(|address| (address, listens(address))),
         directories: directories(settings, qemu),
         link_program: link_program(settings).map_err(|error| error.to_string()),
         subnet: (qemu.subnet, qemu.bridge.clone()),
         routes: routes(),
     }
+}
+
+fn listens(address: SocketAddr) -> Result<(), String> {
+    std::net::TcpListener::bind(address).map(drop).map_err(|error| error.to_string())
 }
 
 fn opens(path: &str) -> Result<(), String> {
