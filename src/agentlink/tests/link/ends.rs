@@ -146,6 +146,8 @@ async fn a_link_outside_the_daemons_pid_namespace_is_closed_and_not_forgotten() 
     let sandbox = Sandbox::new();
     sandbox.links.open(&sandbox.spec).await.unwrap();
     let pid = pid_of(&sandbox).await;
+    // With it the link does not end by itself when its directory is removed.
+    let _shim = sandbox.raw_shim().await;
     let inside = Command::new("unshare")
         .args(["--pid", "--fork", "--mount-proc"])
         .arg(std::env::current_exe().unwrap())
