@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::process::Output;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use peerpods_hypervisor::Config;
@@ -19,7 +20,7 @@ use peerpods_tests::shim::{admin_get, check_agent, grpc_channel};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-const NEEDS: &[Need] = &[Need::Root, Need::NetworkNamespaces, Need::Program("ip")];
+const NEEDS: &[Need] = &[Need::Root, Need::NetworkNamespaces, Need::Program("ip"), Need::Program("nc")];
 const GUEST_NEEDS: &[Need] = &[
     Need::Root,
     Need::NetworkNamespaces,
@@ -40,6 +41,11 @@ fn quick(config: &mut Config) {
     config.node = "here".to_owned();
     config.gc_interval = Duration::from_millis(150);
     config.gc_grace = GRACE;
+}
+
+/// A process that is connected to an agent socket and says nothing, until it is killed.
+fn a_shim_of_its_own(socket: &Path) -> Child {
+    Command::new("nc").arg("-U").arg(socket).stdin(Stdio::piped()).spawn().unwrap()
 }
 
 /// No pass comes while the test runs.
@@ -128,7 +134,7 @@ fn what_is_not_surely_an_orphan_of_this_node_is_never_deleted() {
         node.shim().create("live", &other.path).await.unwrap();
         plant(&node, "live", Some("here")).await;
         let held = node.shim().create("held", &pod.path).await.unwrap();
-        let shim = UnixStream::connect(&held).await.unwrap();
+        let mut shim = a_shim_of_its_own(&held);
         plant(&node, "held", Some("here")).await;
         plant(&node, "theirs", Some("there")).await;
         plant(&node, "whose", None).await;
@@ -145,7 +151,8 @@ fn what_is_not_surely_an_orphan_of_this_node_is_never_deleted() {
         assert_eq!((verdicts["live"].as_str(), verdicts["held"].as_str()), ("live", "held"));
         assert_eq!((verdicts["theirs"].as_str(), verdicts["whose"].as_str()), ("other-node", "no-node"));
         // Once the shim is gone it is an orphan like any other.
-        drop(shim);
+        shim.kill().unwrap();
+        shim.wait().unwrap();
         eventually("it is deleted", || async { there(&node) == ["live", "theirs", "whose"] }).await;
         node.shut_down().await;
     });
