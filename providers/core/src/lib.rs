@@ -9,4 +9,4 @@ pub mod fake;
 pub mod vm;
 
 pub use error::{ErrorKind, ProviderError};
-pub use vm::{Console, Facts, Instance, Provider, UserData, VmKey, VmSize, VmSpec, VmState};
+pub use vm::{Console, Facts, Instance, NODE_TAG, Provider, UserData, VmKey, VmSize, VmSpec, VmState};

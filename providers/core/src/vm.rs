@@ -111,7 +111,13 @@ pub struct Instance {
     pub state: VmState,
     /// Its console, if the provider keeps one that is cheap to read.
     pub console: Option<Console>,
+    /// The tags it was made with, those of [`VmSpec::tags`] at least.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
+
+/// The tag with the node that made the VM: the orphan sweep touches no VM of another node.
+pub const NODE_TAG: &str = "node";
 
 /// What the service must know of a provider before the first VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +163,7 @@ pub trait Provider: Send + Sync {
     /// Every VM of a cluster that this provider tagged, whoever made it.
     ///
     /// # Errors
-    /// Only when the provider could not be asked.
+    /// When the provider could not be asked for all of it; half a list is an error, never an answer.
     async fn list(&self, cluster: &ClusterId) -> Result<Vec<(VmKey, Instance)>, ProviderError>;
 
     /// Removes the VM of `key` and all its side objects; returns when the provider confirmed. Nothing to remove is `Ok`.

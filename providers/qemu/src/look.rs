@@ -50,6 +50,7 @@ pub(crate) async fn observe(node: &Node, record: &Record) -> Result<Instance, Fa
         addresses: vec![record.address.into()],
         state,
         console,
+        tags: record.tags.clone(),
     })
 }
 

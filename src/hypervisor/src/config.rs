@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use peerpods_podvm::ClusterId;
+use peerpods_podvm::{ClusterId, SandboxId};
 
 /// The service's configuration, already checked.
 #[derive(Debug, Clone)]
@@ -28,12 +28,50 @@ pub struct Config {
     pub unstarted_ttl: Duration,
     /// A sandbox whose network namespace has been gone for so long is unwound: its pod is over, whoever forgot to say so.
     pub netns_gone_ttl: Duration,
+    /// A sandbox whose shim process is gone for so long, with nobody at its agent socket, is unwound: nobody is left to stop it.
+    pub shim_gone_ttl: Duration,
+    /// This node's name, put on every VM as a tag: the orphan sweep deletes no VM of another node.
+    pub node: String,
+    /// What becomes of VMs of this node that no sandbox owns.
+    pub gc: Collection,
+    /// How often they are looked for, give or take a tenth.
+    pub gc_interval: Duration,
+    /// How long such a VM must have been seen before it is deleted.
+    pub gc_grace: Duration,
     /// How often sandboxes are looked at for a vanished network namespace or an expired [`Config::unstarted_ttl`].
     pub sweep_interval: Duration,
     /// The worker interface whose address the guest sends tunnel packets to; `None`: the one with the default route.
     pub host_interface: Option<String>,
     /// Initdata for pods that bring none (`INITDATA`): base64 of gzip of TOML, checked at start.
     pub initdata: Option<String>,
+}
+
+/// What becomes of VMs that no sandbox owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Collection {
+    /// They are not looked for.
+    Off,
+    /// The log says what would be deleted.
+    DryRun,
+    /// They are deleted.
+    #[default]
+    On,
+}
+
+/// The kernel's name of this host; `localhost` when it has none.
+#[must_use]
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
+
+impl Config {
+    /// Where the shim of a sandbox looks for the agent.
+    #[must_use]
+    pub fn agent_socket(&self, sandbox: &SandboxId) -> PathBuf {
+        self.pods_dir.join(sandbox.as_str()).join("agent.ttrpc")
+    }
 }
 
 impl Default for Config {
@@ -49,6 +87,11 @@ impl Default for Config {
             start_deadline: Duration::from_secs(300),
             unstarted_ttl: Duration::from_secs(600),
             netns_gone_ttl: Duration::from_secs(30),
+            shim_gone_ttl: Duration::from_secs(30),
+            node: host_name(),
+            gc: Collection::On,
+            gc_interval: Duration::from_secs(60),
+            gc_grace: Duration::from_secs(120),
             sweep_interval: Duration::from_secs(10),
             host_interface: None,
             initdata: None,

@@ -93,6 +93,11 @@ impl Vnis {
         Some(free)
     }
 
+    /// Takes this one; false when it is taken already, or none.
+    pub(crate) fn reserve(&self, vni: u32) -> bool {
+        (1..=VNI_MAX).contains(&vni) && self.lock().vnis.insert(vni)
+    }
+
     pub(crate) fn release(&self, vni: u32) {
         self.lock().vnis.remove(&vni);
     }
@@ -142,6 +147,9 @@ mod tests {
         assert_eq!(vnis.take(), Some(VNI_MAX), "one just released is not handed out next");
         assert_eq!((vnis.take(), vnis.take(), vnis.take()), (Some(VNI_MAX - 3), Some(VNI_MAX - 1), None));
         assert_eq!(Vnis::new(VNI_MAX, [VNI_MAX]).take(), None);
+        let vnis = Vnis::new(7, []);
+        assert!(vnis.reserve(7) && !vnis.reserve(7) && !vnis.reserve(0) && !vnis.reserve(VNI_MAX + 1));
+        assert_eq!(vnis.take(), Some(8));
     }
 
     #[test]

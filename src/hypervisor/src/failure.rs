@@ -118,6 +118,9 @@ pub enum Failure {
     /// The provider was not usable when the service started.
     #[error("no VM can be made: {0}; mend that and restart the service (running pods go on meanwhile)")]
     NotReady(String),
+    /// What an earlier run of the service recorded as the reason.
+    #[error("{0}")]
+    Recorded(String),
     /// The service is going down.
     #[error("the service is shutting down")]
     ShuttingDown,
@@ -178,7 +181,9 @@ impl Failure {
             Failure::Provider { source, .. } => provider_code(source.kind),
             Failure::Link { source, .. } => link_code(source),
             Failure::Deadline { .. } => StatusCode::DeadlineExceeded,
-            Failure::VmDied { .. } | Failure::NotReady(_) | Failure::ShuttingDown => StatusCode::Unavailable,
+            Failure::VmDied { .. } | Failure::NotReady(_) | Failure::Recorded(_) | Failure::ShuttingDown => {
+                StatusCode::Unavailable
+            }
             Failure::Cancelled { .. } => StatusCode::Cancelled,
             Failure::Certificate { .. } | Failure::Journal { .. } => StatusCode::Internal,
         }

@@ -18,6 +18,7 @@ mod driver;
 pub mod failure;
 pub mod journal;
 pub mod ledger;
+pub mod orphans;
 pub mod record;
 mod rpc;
 mod service;
@@ -124,6 +125,7 @@ pub async fn open(config: Config, parts: Parts, shutdown: CancellationToken) -> 
     let service = Service::new(Arc::new(context), lock, shutdown);
     let taken_over = records.len();
     service.resume(records);
+    service.sweep_for_orphans();
     info!(version = rpc::VERSION, taken_over, provider = service.provider(), "ready");
     Ok(service)
 }

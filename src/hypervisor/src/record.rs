@@ -69,6 +69,9 @@ pub struct Record {
     pub created_unix_ms: u64,
     /// The boot of this node it was made in; network namespaces and link processes do not outlive it.
     pub boot_id: String,
+    /// Why it is being removed, when that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 impl Record {
@@ -76,6 +79,18 @@ impl Record {
     #[must_use]
     pub fn key(&self) -> VmKey {
         VmKey { cluster: self.cluster.clone(), sandbox: self.sandbox.clone() }
+    }
+
+    /// Why a restarted daemon removes the sandbox, when that was not asked for.
+    #[must_use]
+    pub fn why_after_restart(&self, boot_id: &str) -> Option<String> {
+        let why = match self.stage {
+            Stage::Stopping => return self.why.clone(),
+            _ if self.boot_id != boot_id => "the node was restarted, which ended the pod",
+            Stage::Starting => "the service ended while the sandbox was starting",
+            Stage::Created | Stage::Running => return None,
+        };
+        Some(why.to_owned())
     }
 
     /// The stage from which a restarted daemon goes on: a start in flight has failed (its caller saw EOF), and a reboot ended the pod.
@@ -114,6 +129,7 @@ pub(crate) mod tests {
             instance: None,
             created_unix_ms: 1,
             boot_id: "b1".into(),
+            why: None,
         }
     }
 
@@ -129,6 +145,8 @@ pub(crate) mod tests {
             record.stage = stage;
             assert_eq!(record.stage_after_restart("b1"), then);
             assert_eq!(record.stage_after_restart("b2"), Stage::Stopping, "a reboot ends every pod");
+            let unasked = stage == Stage::Starting;
+            assert_eq!(record.why_after_restart("b1").is_some(), unasked, "{stage:?}");
         }
     }
 }

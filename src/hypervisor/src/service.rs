@@ -20,6 +20,7 @@ use tracing::error;
 use crate::context::Context;
 use crate::driver::{Ask, Driver, Ending, Message, Reply};
 use crate::failure::Failure;
+use crate::orphans::{self, Sweep};
 use crate::record::Record;
 use crate::state::{Published, Publisher};
 
@@ -48,10 +49,11 @@ pub(crate) type Lock = Flock<File>;
 /// The front of the service, shared by all RPC adapters: one method a request. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
+    pub(crate) orphans: Arc<Sweep>,
     sandboxes: Arc<Mutex<Sandboxes>>,
     drivers: TaskTracker,
-    ending: Ending,
+    pub(crate) ending: Ending,
     _lock: Arc<Lock>,
 }
 
@@ -60,6 +62,7 @@ impl Service {
         let ending = Ending { shutdown, leave: CancellationToken::new() };
         Self {
             context,
+            orphans: Arc::default(),
             sandboxes: Arc::default(),
             drivers: TaskTracker::new(),
             ending,
@@ -73,6 +76,27 @@ impl Service {
             let id = record.sandbox.clone();
             self.spawn(&mut self.lock(), &id, |driver| Box::pin(driver.resume(record)));
         }
+    }
+
+    /// Looks for VMs nobody owns from now on, until the service ends.
+    pub(crate) fn sweep_for_orphans(&self) {
+        self.drivers.spawn(orphans::run(self.clone()));
+    }
+
+    /// Gives a sandbox that nobody owns to a new driver. False when somebody owns it, or when the service is at its end: drivers let
+    /// go of their sandboxes then, so that having none means nothing.
+    #[must_use]
+    pub(crate) fn claim(
+        &self,
+        id: &SandboxId,
+        run: impl FnOnce(Driver) -> futures::future::BoxFuture<'static, ()>,
+    ) -> bool {
+        let mut sandboxes = self.lock();
+        let free = !sandboxes.by_id.contains_key(id) && !self.ending.begun();
+        if free {
+            drop(self.spawn(&mut sandboxes, id, run));
+        }
+        free
     }
 
     /// CreateVM; answers the agent socket.

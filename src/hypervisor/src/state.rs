@@ -24,6 +24,19 @@ pub struct Phase {
     pub detail: String,
 }
 
+/// A step that fails and is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is tried, such as `delete the VM`.
+    pub step: &'static str,
+    /// How often it failed so far.
+    pub tries: u32,
+    /// How it failed last.
+    pub error: String,
+    /// When it failed first.
+    pub since: Instant,
+}
+
 /// A sandbox as everybody else sees it.
 #[derive(Debug, Clone)]
 pub struct Published {
@@ -39,6 +52,8 @@ pub struct Published {
     pub record: Option<Record>,
     /// Where the VM's console can be read on this node.
     pub console: Option<String>,
+    /// What fails now and is tried again.
+    pub troubles: Vec<Trouble>,
 }
 
 /// The publishing side, owned by the driver.
@@ -58,6 +73,7 @@ impl Publisher {
             phases: Vec::new(),
             record: None,
             console: None,
+            troubles: Vec::new(),
         };
         let (sender, receiver) = watch::channel(first);
         (Self { sender, sandbox, born: Instant::now() }, receiver)
@@ -74,6 +90,11 @@ impl Publisher {
 
     pub(crate) fn state(&self) -> State {
         self.sender.borrow().state
+    }
+
+    /// Why the sandbox is being removed, for people.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.sender.borrow().failure.as_ref().map(|failure| failure.chain())
     }
 
     fn change(&self, change: impl FnOnce(&mut Published)) {
@@ -97,6 +118,21 @@ impl Publisher {
 
     pub(crate) fn console(&self, console: String) {
         self.change(|p| p.console = Some(console));
+    }
+
+    /// Publishes that `step` failed and will be tried again.
+    pub(crate) fn failing(&self, step: &'static str, tries: u32, error: String) {
+        self.change(|p| match p.troubles.iter_mut().find(|trouble| trouble.step == step) {
+            Some(trouble) => (trouble.tries, trouble.error) = (tries, error),
+            None => p.troubles.push(Trouble { step, tries, error, since: Instant::now() }),
+        });
+    }
+
+    /// Publishes that `step` no longer fails.
+    pub(crate) fn recovered(&self, step: &'static str) {
+        if self.sender.borrow().troubles.iter().any(|trouble| trouble.step == step) {
+            self.change(|p| p.troubles.retain(|trouble| trouble.step != step));
+        }
     }
 
     /// Publishes that `name` was done between `started` and now.

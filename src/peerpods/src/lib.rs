@@ -1,13 +1,14 @@
 //! The unified program: command line, configuration, roles, and the commands around them.
 //!
 //! What it owns: the one door of configuration ([`config`]), the choice of provider ([`roles`]), the client that acts as the shim
-//! ([`sandbox`]) and the checks before the first pod ([`doctor`]). What a role does is its own crate's business.
+//! ([`sandbox`]), that for VMs nobody owns ([`gc`]) and the checks before the first pod ([`doctor`]). What a role does is its own crate's business.
 
 pub mod cli;
 mod commands;
 pub mod config;
 pub mod doctor;
 pub mod exit;
+pub mod gc;
 pub mod logging;
 pub mod output;
 pub mod programs;

@@ -40,6 +40,9 @@ pub mod keys {
     pub const GPU_MODEL: &str = "io.katacontainers.config.hypervisor.default_gpu_model";
     /// Initdata, from Kata 3.20 on.
     pub const INITDATA: &str = "io.katacontainers.config.hypervisor.cc_init_data";
+    /// Ours: `"true"` when nobody stays connected to the agent socket for the pod's life, as `peerpods sandbox` does not. A shim
+    /// that is gone then means nothing.
+    pub const UNATTENDED: &str = "io.peerpods.unattended";
     /// Initdata, before Kata 3.20.
     pub const INITDATA_OLD: &str = "io.katacontainers.config.runtime.cc_init_data";
 }
@@ -65,6 +68,9 @@ pub struct PodRequest {
     pub gpu_model: Option<String>,
     /// Initdata, decoded and checked.
     pub initdata: Option<InitData>,
+    /// Whether the pod goes on without anybody at its agent socket.
+    #[serde(default)]
+    pub unattended: bool,
 }
 
 /// One annotation that cannot be used.
@@ -104,6 +110,23 @@ impl fmt::Display for AnnotationErrors {
 impl std::error::Error for AnnotationErrors {}
 
 impl PodRequest {
+    /// A pod of which no more than its name is known, so that it asks for nothing.
+    #[must_use]
+    pub fn named(pod_name: String, pod_namespace: String) -> Self {
+        Self {
+            pod_name,
+            pod_namespace,
+            machine_type: None,
+            image: None,
+            vcpus: None,
+            memory_mib: None,
+            gpus: 0,
+            gpu_model: None,
+            initdata: None,
+            unattended: false,
+        }
+    }
+
     /// Reads the annotation map of a CreateVM request.
     ///
     /// # Errors
@@ -121,6 +144,7 @@ impl PodRequest {
             gpus: reader.optional(keys::GPUS, values::gpus).unwrap_or(0),
             gpu_model: reader.optional(keys::GPU_MODEL, values::text),
             initdata: reader.initdata(),
+            unattended: reader.optional(keys::UNATTENDED, values::flag).unwrap_or(false),
         };
         if reader.faults.is_empty() { Ok(request) } else { Err(AnnotationErrors(reader.faults)) }
     }

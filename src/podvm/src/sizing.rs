@@ -166,6 +166,7 @@ mod tests {
             gpus,
             gpu_model: None,
             initdata: None,
+            unattended: false,
         }
     }
 

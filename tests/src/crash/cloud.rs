@@ -72,6 +72,7 @@ impl Machine {
             addresses: if running { vec![self.address] } else { Vec::new() },
             state,
             console: None,
+            tags: self.spec.tags.clone(),
         }
     }
 }

@@ -49,6 +49,8 @@ pub fn play(seed: &Seed, sabotage: Option<Sabotage>, authority: &Path) -> std::i
     if sabotage == Some(Sabotage::LimitIsLower) {
         plan.limit = 1;
     }
+    // The service's jitter is drawn on this thread.
+    fastrand::seed(seed.workload);
     // One blocking thread: what is done outside the runtime is done in order.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).max_blocking_threads(1).build()?;

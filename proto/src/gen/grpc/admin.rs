@@ -53,6 +53,25 @@ pub struct Sandbox {
     /// VXLAN network identifier of the pod's tunnel; 0 before there is one.
     #[prost(uint32, tag = "15")]
     pub vni: u32,
+    /// What fails now and is tried again until it succeeds.
+    #[prost(message, repeated, tag = "16")]
+    pub troubles: ::prost::alloc::vec::Vec<Trouble>,
+}
+/// A step that fails and is tried again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Trouble {
+    /// What is tried, such as "delete the VM".
+    #[prost(string, tag = "1")]
+    pub step: ::prost::alloc::string::String,
+    /// How often it failed so far.
+    #[prost(uint32, tag = "2")]
+    pub tries: u32,
+    /// How it failed last, for people.
+    #[prost(string, tag = "3")]
+    pub error: ::prost::alloc::string::String,
+    /// Milliseconds since it failed first.
+    #[prost(uint64, tag = "4")]
+    pub for_ms: u64,
 }
 /// One step on the way of a sandbox, for the table of times.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -67,6 +86,161 @@ pub struct Phase {
     pub took_us: u64,
     #[prost(string, tag = "4")]
     pub detail: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListVmsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListVmsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub vms: ::prost::alloc::vec::Vec<Vm>,
+    #[prost(message, optional, tag = "2")]
+    pub sweep: ::core::option::Option<Sweep>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Vm {
+    /// The provider's id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// The sandbox it was made for.
+    #[prost(string, tag = "3")]
+    pub sandbox: ::prost::alloc::string::String,
+    /// The node that made it; empty when the VM does not say.
+    #[prost(string, tag = "4")]
+    pub node: ::prost::alloc::string::String,
+    /// pending, running or stopped.
+    #[prost(string, tag = "5")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "6")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "Verdict", tag = "7")]
+    pub verdict: i32,
+    /// The verdict's details, for people.
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+    /// For an orphan: milliseconds since it was seen first by the sweep; 0 when that has not seen it yet.
+    #[prost(uint64, tag = "9")]
+    pub seen_for_ms: u64,
+    /// For an orphan: in how many consecutive passes the sweep has seen it.
+    #[prost(uint32, tag = "10")]
+    pub passes: u32,
+    /// For an orphan: milliseconds until the sweep may delete it; absent when it will not.
+    #[prost(uint64, optional, tag = "11")]
+    pub due_in_ms: ::core::option::Option<u64>,
+}
+/// What the orphan sweep did since the service started.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sweep {
+    /// off, dry-run or on.
+    #[prost(string, tag = "1")]
+    pub mode: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub passes: u64,
+    /// Passes that ended because the provider could not be asked.
+    #[prost(uint64, tag = "3")]
+    pub failed_passes: u64,
+    /// Orphans whose removal was begun.
+    #[prost(uint64, tag = "4")]
+    pub collected: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteVmRequest {
+    /// The provider's id of the VM, or the id of its sandbox.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Only say whether it would be removed.
+    #[prost(bool, tag = "2")]
+    pub dry_run: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteVmResponse {
+    #[prost(string, tag = "1")]
+    pub sandbox: ::prost::alloc::string::String,
+    /// The provider's ids of the VMs that go.
+    #[prost(string, repeated, tag = "2")]
+    pub vms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptVmRequest {
+    /// Sandbox id.
+    #[prost(string, tag = "1")]
+    pub sandbox: ::prost::alloc::string::String,
+    #[prost(oneof = "adopt_vm_request::Purpose", tags = "2, 3")]
+    pub purpose: ::core::option::Option<adopt_vm_request::Purpose>,
+}
+/// Nested message and enum types in `AdoptVmRequest`.
+pub mod adopt_vm_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Purpose {
+        /// The pod lives: go on with it as if the record had not been lost.
+        #[prost(message, tag = "2")]
+        Run(super::Run),
+        /// Whoever made it is gone for good: remove it.
+        #[prost(message, tag = "3")]
+        Remove(super::Remove),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Run {
+    /// Path of the pod's network namespace.
+    #[prost(string, tag = "1")]
+    pub netns: ::prost::alloc::string::String,
+    /// VXLAN network identifier of its tunnel.
+    #[prost(uint32, tag = "2")]
+    pub vni: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Remove {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptVmResponse {
+    #[prost(string, tag = "1")]
+    pub sandbox: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub vms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Verdict {
+    Unspecified = 0,
+    /// A sandbox of this node owns it.
+    Live = 1,
+    /// This node has no record of it, and a shim holds its agent socket.
+    HeldByShim = 2,
+    /// Another node made it.
+    OtherNode = 3,
+    /// It does not say which node made it.
+    NoNode = 4,
+    /// This node made it, and nobody owns it.
+    Orphan = 5,
+}
+impl Verdict {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VERDICT_UNSPECIFIED",
+            Self::Live => "VERDICT_LIVE",
+            Self::HeldByShim => "VERDICT_HELD_BY_SHIM",
+            Self::OtherNode => "VERDICT_OTHER_NODE",
+            Self::NoNode => "VERDICT_NO_NODE",
+            Self::Orphan => "VERDICT_ORPHAN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VERDICT_UNSPECIFIED" => Some(Self::Unspecified),
+            "VERDICT_LIVE" => Some(Self::Live),
+            "VERDICT_HELD_BY_SHIM" => Some(Self::HeldByShim),
+            "VERDICT_OTHER_NODE" => Some(Self::OtherNode),
+            "VERDICT_NO_NODE" => Some(Self::NoNode),
+            "VERDICT_ORPHAN" => Some(Self::Orphan),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod sandboxes_client {
@@ -427,6 +601,446 @@ pub mod sandboxes_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "peerpods.v1.Sandboxes";
     impl<T> tonic::server::NamedService for SandboxesServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod vms_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Every VM of the cluster, also those no sandbox of this node owns.
+    #[derive(Debug, Clone)]
+    pub struct VmsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl VmsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> VmsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> VmsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            VmsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// As the provider has them now. UNAVAILABLE and the like when it cannot be asked.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListVmsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListVmsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/peerpods.v1.Vms/List");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("peerpods.v1.Vms", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has a VM that nobody owns removed; answers when that is recorded, Sandboxes.Get shows how it goes. FAILED_PRECONDITION when
+        /// somebody may own it.
+        pub async fn delete(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteVmResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/peerpods.v1.Vms/Delete");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("peerpods.v1.Vms", "Delete"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes this node the owner of a VM it has no record of.
+        pub async fn adopt(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AdoptVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdoptVmResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/peerpods.v1.Vms/Adopt");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("peerpods.v1.Vms", "Adopt"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod vms_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with VmsServer.
+    #[async_trait]
+    pub trait Vms: std::marker::Send + std::marker::Sync + 'static {
+        /// As the provider has them now. UNAVAILABLE and the like when it cannot be asked.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListVmsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListVmsResponse>, tonic::Status>;
+        /// Has a VM that nobody owns removed; answers when that is recorded, Sandboxes.Get shows how it goes. FAILED_PRECONDITION when
+        /// somebody may own it.
+        async fn delete(
+            &self,
+            request: tonic::Request<super::DeleteVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteVmResponse>,
+            tonic::Status,
+        >;
+        /// Makes this node the owner of a VM it has no record of.
+        async fn adopt(
+            &self,
+            request: tonic::Request<super::AdoptVmRequest>,
+        ) -> std::result::Result<tonic::Response<super::AdoptVmResponse>, tonic::Status>;
+    }
+    /// Every VM of the cluster, also those no sandbox of this node owns.
+    #[derive(Debug)]
+    pub struct VmsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> VmsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for VmsServer<T>
+    where
+        T: Vms,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/peerpods.v1.Vms/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Vms>(pub Arc<T>);
+                    impl<T: Vms> tonic::server::UnaryService<super::ListVmsRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListVmsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListVmsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Vms>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/peerpods.v1.Vms/Delete" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteSvc<T: Vms>(pub Arc<T>);
+                    impl<T: Vms> tonic::server::UnaryService<super::DeleteVmRequest>
+                    for DeleteSvc<T> {
+                        type Response = super::DeleteVmResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteVmRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Vms>::delete(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/peerpods.v1.Vms/Adopt" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdoptSvc<T: Vms>(pub Arc<T>);
+                    impl<T: Vms> tonic::server::UnaryService<super::AdoptVmRequest>
+                    for AdoptSvc<T> {
+                        type Response = super::AdoptVmResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AdoptVmRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Vms>::adopt(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdoptSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for VmsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "peerpods.v1.Vms";
+    impl<T> tonic::server::NamedService for VmsServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -20,8 +20,18 @@ pub(super) async fn a_vm_is_listed_with_its_key_and_carries_its_tags(
     let listed = ok("list", bench.provider().list(&bench.cluster).await)?;
     let found: Vec<_> = listed.iter().filter(|(k, i)| *k == key && i.id == made.id).collect();
     ensure(found.len() == 1, || format!("made {made:?}, list has {listed:?}"))?;
+    let got = ok("get", bench.provider().get(&key).await)?;
+    let told = found.iter().map(|(_, listed)| listed).chain(&got);
+    for told in told {
+        ensure(payments(&told.tags), || format!("asked for the tag team=payments, answered {told:?}"))?;
+    }
+    ensure(got.is_some(), || "get does not find it".to_owned())?;
     let tags = bench.subject.tags(&key).await?;
-    ensure(tags.get("team").map(String::as_str) == Some("payments"), || format!("it has the tags {tags:?}"))
+    ensure(payments(&tags), || format!("it has the tags {tags:?}"))
+}
+
+fn payments(tags: &BTreeMap<String, String>) -> bool {
+    tags.get("team").map(String::as_str) == Some("payments")
 }
 
 pub(super) async fn another_clusters_vms_are_not_listed(bench: &Bench<'_>) -> Result<(), String> {

@@ -116,6 +116,7 @@ impl Machine {
             addresses: vm.as_ref().filter(|_| addressed).map(|v| v.addresses()).unwrap_or_default(),
             state,
             console: vm.and_then(|v| v.console()).map(Console::File),
+            tags: self.spec.tags.clone(),
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) async fn birth(context: &Context, publisher: &Publisher, ask: &Ask) -
 }
 
 fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
-    let agent_socket = context.config.pods_dir.join(ask.sandbox.as_str()).join("agent.ttrpc");
+    let agent_socket = context.config.agent_socket(&ask.sandbox);
     check_agent_socket(&agent_socket)?;
     let vni = context.vnis.take().ok_or_else(|| Failure::Denied {
         sandbox: ask.sandbox.clone(),
@@ -74,6 +74,7 @@ fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
         instance: None,
         created_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
         boot_id: context.boot_id.clone(),
+        why: None,
     })
 }
 

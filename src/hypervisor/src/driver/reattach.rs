@@ -8,10 +8,11 @@ use tracing::warn;
 
 use super::link_spec;
 use super::start::{target, tunnel_spec};
-use super::unwind::until_done;
+use super::unwind::Steps;
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
 use crate::record::Record;
+use crate::state::Publisher;
 
 /// After a restart of the service: the link process still holds the agent socket, or is started again.
 pub(super) async fn reopen(context: Arc<Context>, record: Record) {
@@ -22,11 +23,12 @@ pub(super) async fn reopen(context: Arc<Context>, record: Record) {
 
 /// After a restart of the service: mends the tunnel of a running pod and makes sure that its link is connected, for as long as that
 /// takes. The link process outlived us as a rule, and then this finds everything in place.
-pub(super) async fn reattach(context: Arc<Context>, record: Record) {
+pub(super) async fn reattach(context: Arc<Context>, publisher: Arc<Publisher>, record: Record) {
     let Some(tunnel) = tunnel_spec(&record) else { return };
     let parts = &context.parts;
-    let mend = until_done(&record, "mend the tunnel", || parts.tunnel.setup(&record.netns, &tunnel));
-    let reconnect = until_done(&record, "reconnect the link", || reconnect(&context, &record, tunnel.remote));
+    let steps = Steps { record: &record, publisher: &publisher };
+    let mend = steps.until_done("mend the tunnel", || parts.tunnel.setup(&record.netns, &tunnel));
+    let reconnect = steps.until_done("reconnect the link", || reconnect(&context, &record, tunnel.remote));
     tokio::join!(mend, reconnect);
 }
 

@@ -12,7 +12,7 @@ use peerpods_podvm::guest_config::{ApfConfig, SecretText};
 use peerpods_podvm::initdata::InitData;
 use peerpods_podvm::network::{PodInterface, PodNetwork};
 use peerpods_podvm::user_data::{APF_PATH, CloudConfig, File, INITDATA_PATH};
-use peerpods_provider::{Console, Instance, UserData, VmSize, VmSpec, VmState};
+use peerpods_provider::{Console, Instance, NODE_TAG, UserData, VmSize, VmSpec, VmState};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -116,6 +116,7 @@ impl Start {
             tags: BTreeMap::from([
                 ("namespace".to_owned(), request.pod_namespace.clone()),
                 ("pod".to_owned(), request.pod_name.clone()),
+                (NODE_TAG.to_owned(), self.context.config.node.clone()),
             ]),
         })
     }

@@ -4,19 +4,85 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use peerpods_agentlink::{ShimProcess, Shims};
 use peerpods_podvm::admission::State;
 use peerpods_provider::{Console, Instance, VmState};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::abandoned::{self, Netns, Observation, Rules, Socket, Verdict};
 use super::console::tail;
-use super::{Driver, unwind};
+use super::{Driver, link_spec, unwind};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::record::Record;
 
 /// A VM the provider does not know is believed to be gone when that was said so many times in a row: providers forget for a moment.
 const MISSING_PASSES: u32 = 3;
+
+/// A link that takes longer to say who holds its socket has said nothing.
+const LINK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a driver has seen of its sandbox so far, and what it is looking at.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// The provider is being asked whether the VM of a running pod still runs.
+    pub(super) sighting: Option<BoxFuture<'static, Sighting>>,
+    /// Network namespace and agent socket are being looked at.
+    pub(super) look: Option<BoxFuture<'static, Look>>,
+    /// How often in a row the provider did not know the VM.
+    vm_missing: u32,
+    netns_gone_since: Option<Instant>,
+    socket_free_since: Option<Instant>,
+    /// Whether a connection to the agent socket was ever seen.
+    was_held: bool,
+}
+
+/// One look at what is on this node.
+pub(super) struct Look {
+    netns: bool,
+    /// `None`: there is no link, or it did not answer.
+    shims: Option<Shims>,
+}
+
+/// Looks once. Takes no longer than [`LINK_PATIENCE`].
+async fn look(context: Arc<Context>, record: Record) -> Look {
+    let spec = link_spec(&record);
+    let asked = tokio::time::timeout(LINK_PATIENCE, context.parts.link.shims(&spec));
+    let (netns, asked) = tokio::join!(unwind::netns_exists(&record.netns), asked);
+    Look { netns, shims: asked.ok().and_then(Result::ok).flatten() }
+}
+
+impl Watch {
+    fn note(&mut self, look: &Look, now: Instant) -> (Netns, Socket) {
+        let netns = if look.netns {
+            self.netns_gone_since = None;
+            Netns::There
+        } else {
+            Netns::Gone(now.duration_since(*self.netns_gone_since.get_or_insert(now)))
+        };
+        let socket = match look.shims {
+            None => Socket::Unknown,
+            Some(shims) if shims.connections > 0 => {
+                (self.was_held, self.socket_free_since) = (true, None);
+                Socket::Held
+            }
+            Some(Shims { last, .. }) => {
+                let free = now.duration_since(*self.socket_free_since.get_or_insert(now));
+                match last {
+                    ShimProcess::Gone => Socket::LetGo { free, shim: abandoned::Shim::Gone },
+                    ShimProcess::Lives => Socket::LetGo { free, shim: abandoned::Shim::MayLive },
+                    ShimProcess::Unknown if self.was_held => {
+                        Socket::LetGo { free, shim: abandoned::Shim::MayLive }
+                    }
+                    ShimProcess::Unknown => Socket::NeverHeld,
+                }
+            }
+        };
+        (netns, socket)
+    }
+}
 
 /// How the VM of a running pod was found.
 pub(super) enum Sighting {
@@ -42,41 +108,52 @@ pub(super) async fn sight(context: Arc<Context>, record: Record) -> Sighting {
 
 impl Driver {
     /// Looks around once; called at every [`sweep_interval`](crate::Config::sweep_interval).
-    pub(super) async fn look_around(&mut self) {
-        let (Some(record), state) = (&self.record, self.publisher.state()) else { return };
-        if !matches!(state, State::Created | State::Starting | State::Running) {
-            return;
+    pub(super) fn look_around(&mut self) {
+        let watched = matches!(self.publisher.state(), State::Created | State::Starting | State::Running);
+        if let Some(record) = self.record.as_ref().filter(|_| watched && self.watch.look.is_none()) {
+            self.watch.look = Some(look(self.context.clone(), record.clone()).boxed());
         }
-        let config = &self.context.config;
-        let waited = self.created.elapsed();
-        if state == State::Created && waited >= config.unstarted_ttl {
-            let reason = format!("created {waited:.0?} ago and never started");
-            return self.stop_because(Failure::Denied { sandbox: self.sandbox(), reason }).await;
-        }
-        if !unwind::netns_exists(&record.netns).await {
-            let since = *self.netns_missing_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= config.netns_gone_ttl {
-                let reason = format!("its network namespace {} is gone", record.netns.display());
+    }
+
+    /// Takes note of what was seen on this node; answers when to look again if that is to be soon.
+    pub(super) async fn looked(&mut self, look: Look) -> Option<Duration> {
+        self.watch.look = None;
+        let state = self.publisher.state();
+        let record = self.record.as_ref()?;
+        let (netns, socket) = self.watch.note(&look, Instant::now());
+        let observation = Observation {
+            state,
+            age: self.created.elapsed(),
+            netns,
+            socket,
+            attendance: abandoned::Attendance::of(&record.request),
+        };
+        match abandoned::decide(&observation, &Rules::of(&self.context.config)) {
+            Verdict::Unwind(why) => {
+                let reason = why.sentence(&observation, record);
                 self.stop_because(Failure::Denied { sandbox: self.sandbox(), reason }).await;
+                None
             }
-            return;
-        }
-        self.netns_missing_since = None;
-        if state == State::Running && self.sighting.is_none() {
-            self.sighting = Some(sight(self.context.clone(), record.clone()).boxed());
+            Verdict::LookAgain(soon) => Some(soon),
+            Verdict::Fine => {
+                if state == State::Running && look.netns && self.watch.sighting.is_none() {
+                    self.watch.sighting = Some(sight(self.context.clone(), record.clone()).boxed());
+                }
+                None
+            }
         }
     }
 
     /// Takes note of how the VM of a running pod was found.
     pub(super) async fn sighted(&mut self, sighting: Sighting) {
-        self.sighting = None;
+        self.watch.sighting = None;
         if self.publisher.state() != State::Running {
             return;
         }
         match sighting {
-            Sighting::Alive => self.vm_missing = 0,
+            Sighting::Alive => self.watch.vm_missing = 0,
             Sighting::Unknown => {}
-            Sighting::Missing if self.vm_missing + 1 < MISSING_PASSES => self.vm_missing += 1,
+            Sighting::Missing if self.watch.vm_missing + 1 < MISSING_PASSES => self.watch.vm_missing += 1,
             Sighting::Missing => self.vm_died(None).await,
             Sighting::Stopped(instance) => self.vm_died(instance.console).await,
         }

@@ -6,17 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use peerpods_provider::ErrorKind;
+use tracing::{error, info, warn};
 
 use super::link_spec;
+use super::patience::{Mending, Patience};
 use super::start::tunnel_spec;
 use crate::context::Context;
 use crate::record::Record;
+use crate::state::Publisher;
 
 /// StopVM is answered after this at the latest; the link's end is retried in the background.
 const CLOSE_BUDGET: Duration = Duration::from_millis(500);
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Closes the link within a fraction of the shim's second; [`unwind`] closes it again if that was not enough.
 pub(super) async fn close_link(context: &Context, record: &Record) {
@@ -28,41 +29,124 @@ pub(super) async fn close_link(context: &Context, record: &Record) {
     }
 }
 
+/// Whether the journal took the intent to remove the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intent {
+    Recorded,
+    Unrecorded,
+}
+
+/// Writes the intent down. A Stop is never denied: when the disk does not take it, [`unwind`] tries again beside its work.
+pub(super) async fn record_intent(context: &Context, record: &Record) -> Intent {
+    match context.parts.journal.append(record).await {
+        Ok(()) => Intent::Recorded,
+        Err(e) => {
+            error!(sandbox = %record.sandbox, error = %e, "cannot record the stop; going on with it");
+            Intent::Unrecorded
+        }
+    }
+}
+
 /// Removes everything a sandbox may have left. Ends only when the provider confirmed and the record is gone. The VM, which costs
 /// money, does not wait for what is on this node.
-pub(super) async fn unwind(context: Arc<Context>, record: Record) {
+pub(super) async fn unwind(context: Arc<Context>, publisher: Arc<Publisher>, record: Record, intent: Intent) {
     let parts = &context.parts;
-    let (link, key) = (link_spec(&record), record.key());
+    let steps = Steps { record: &record, publisher: &publisher };
+    let link = link_spec(&record);
     let on_this_node = async {
-        until_done(&record, "close the link", || parts.link.close(&link)).await;
+        steps.until_done("close the link", || parts.link.close(&link)).await;
         if let Some(tunnel) = tunnel_spec(&record) {
-            until_done(&record, "tear the tunnel down", || parts.tunnel.teardown(&record.netns, &tunnel))
-                .await;
+            steps.until_done("tear the tunnel down", || parts.tunnel.teardown(&record.netns, &tunnel)).await;
         }
     };
-    let elsewhere = async {
-        until_done(&record, "delete the VM", || parts.provider.delete(&key)).await;
-        parts.ledger.release(&key).await;
+    let everything = async { tokio::join!(on_this_node, delete_vm(&context, &steps)) };
+    // A disk that does not take the intent must not keep the VM alive. Until it takes it, a restart may know of a pod that is to go.
+    let record_it = async {
+        steps.until_done("record the stop", || parts.journal.append(&record)).await;
+        std::future::pending::<()>().await;
     };
-    tokio::join!(on_this_node, elsewhere);
+    tokio::select! {
+        biased;
+        _ = everything => {}
+        () = record_it, if intent == Intent::Unrecorded => {}
+    }
+    publisher.recovered("record the stop");
     remove_pod_dir(&record).await;
-    until_done(&record, "remove the record", || context.parts.journal.remove(&record.sandbox)).await;
+    steps.until_done("remove the record", || parts.journal.remove(&record.sandbox)).await;
     context.vnis.release(record.vni);
     info!(sandbox = %record.sandbox, vm = %record.vm_name, "gone");
 }
 
-/// Repeats an idempotent step until it succeeds, with growing pauses.
-pub(super) async fn until_done<E, F>(record: &Record, what: &'static str, mut step: impl FnMut() -> F)
-where
-    E: std::error::Error,
-    F: Future<Output = Result<(), E>>,
-{
-    let mut pause = FIRST_PAUSE;
-    while let Err(error) = step().await {
-        let cause = error.source().map(ToString::to_string);
-        warn!(sandbox = %record.sandbox, %error, cause, "cannot {what}; trying again in {pause:?}");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+/// Deletes the VM; returns when the provider confirmed that there is none.
+async fn delete_vm(context: &Context, steps: &Steps<'_>) {
+    let key = steps.record.key();
+    let provider = &context.parts.provider;
+    let delete = || async {
+        match provider.delete(&key).await {
+            // Whatever was not found: when the provider knows no such VM, that is what was asked for.
+            Err(error) if error.kind == ErrorKind::NotFound => match provider.get(&key).await {
+                Ok(None) => Ok(()),
+                _ => Err(error),
+            },
+            answer => answer,
+        }
+    };
+    steps.until_done_with("delete the VM", Patience::of, delete).await;
+    context.parts.ledger.release(&key).await;
+}
+
+/// What repeats idempotent steps until they succeed, and lets everybody see how that goes.
+pub(super) struct Steps<'a> {
+    pub(super) record: &'a Record,
+    pub(super) publisher: &'a Publisher,
+}
+
+impl Steps<'_> {
+    /// Repeats a step on this node until it succeeds, with growing pauses.
+    pub(super) async fn until_done<E, F>(&self, what: &'static str, step: impl FnMut() -> F)
+    where
+        E: std::error::Error + 'static,
+        F: Future<Output = Result<(), E>>,
+    {
+        self.until_done_with(what, |_| Patience::NODE, step).await;
+    }
+
+    async fn until_done_with<E, F>(
+        &self,
+        what: &'static str,
+        patience: impl Fn(&E) -> Patience,
+        mut step: impl FnMut() -> F,
+    ) where
+        E: std::error::Error + 'static,
+        F: Future<Output = Result<(), E>>,
+    {
+        let mut tries = 0_u32;
+        while let Err(error) = step().await {
+            tries = tries.saturating_add(1);
+            let patience = patience(&error);
+            let (text, pause) = (crate::chain(&error), patience.pause(tries));
+            self.tell(what, tries, &text, patience.mending, pause);
+            self.publisher.failing(what, tries, text);
+            tokio::time::sleep(pause).await;
+        }
+        self.publisher.recovered(what);
+    }
+
+    fn tell(&self, what: &'static str, tries: u32, error: &str, mending: Mending, pause: Duration) {
+        let record = self.record;
+        match mending {
+            Mending::ByItself => {
+                warn!(sandbox = %record.sandbox, error, tries, "cannot {what}; trying again in {pause:?}");
+            }
+            Mending::ByAPerson => {
+                let id = record.instance.as_ref().map_or("unknown", |instance| instance.id.as_str());
+                error!(
+                    sandbox = %record.sandbox, vm = %record.vm_name, vm_id = id, error, tries,
+                    "cannot {what}, and this does not mend itself: the VM goes on costing money. Give this node the rights or the \
+                     configuration the error names, or delete the VM by hand; this is tried again in {pause:?}, for ever"
+                );
+            }
+        }
     }
 }
 

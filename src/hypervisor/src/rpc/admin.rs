@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
 use peerpods_proto::grpc::admin::sandboxes_server::Sandboxes;
-use peerpods_proto::grpc::admin::{GetRequest, ListRequest, ListResponse, Phase, Sandbox};
+use peerpods_proto::grpc::admin::{GetRequest, ListRequest, ListResponse, Phase, Sandbox, Trouble};
 use tonic::{Request, Response, Status};
 
 use super::grpc::status;
@@ -40,6 +40,7 @@ fn describe(id: SandboxId, published: Published, provider: &str) -> Sandbox {
         failure: published.failure.map(|failure| failure.chain()).unwrap_or_default(),
         phases: published.phases.into_iter().map(phase).collect(),
         console: published.console.unwrap_or_default(),
+        troubles: published.troubles.into_iter().map(trouble).collect(),
         ..Sandbox::default()
     };
     if let Some(record) = published.record {
@@ -64,6 +65,15 @@ fn phase(phase: crate::state::Phase) -> Phase {
         start_us: micros(phase.start),
         took_us: micros(phase.took),
         detail: phase.detail,
+    }
+}
+
+fn trouble(trouble: crate::state::Trouble) -> Trouble {
+    Trouble {
+        step: trouble.step.to_owned(),
+        tries: trouble.tries,
+        error: trouble.error,
+        for_ms: u64::try_from(trouble.since.elapsed().as_millis()).unwrap_or(u64::MAX),
     }
 }
 

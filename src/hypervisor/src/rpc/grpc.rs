@@ -1,6 +1,7 @@
 //! `hypervisor.Hypervisor` over gRPC, on the socket the shim uses, together with our admin API.
 
 use peerpods_proto::grpc::admin::sandboxes_server::SandboxesServer;
+use peerpods_proto::grpc::admin::vms_server::VmsServer;
 use peerpods_proto::grpc::hypervisor::hypervisor_server::{Hypervisor, HypervisorServer};
 use peerpods_proto::grpc::hypervisor::{
     CreateVmRequest, CreateVmResponse, StartVmRequest, StartVmResponse, StopVmRequest, StopVmResponse,
@@ -21,7 +22,8 @@ struct Adapter(Service);
 pub(super) fn router(service: Service) -> Router {
     Server::builder()
         .add_service(HypervisorServer::new(Adapter(service.clone())))
-        .add_service(SandboxesServer::new(Admin(service)))
+        .add_service(SandboxesServer::new(Admin(service.clone())))
+        .add_service(VmsServer::new(super::vms::Admin(service)))
 }
 
 #[tonic::async_trait]

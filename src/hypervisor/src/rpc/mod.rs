@@ -5,6 +5,7 @@ mod admin;
 mod grpc;
 mod mux;
 mod ttrpc;
+mod vms;
 
 use std::collections::HashMap;
 

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and who answers.
 
 pub mod flags;
+pub mod gc;
 pub mod sandbox;
 
 use std::path::PathBuf;
@@ -63,6 +64,9 @@ pub enum Command {
     Run(ConfigFlags),
     /// Make, use and remove pod VMs as the shim does
     Sandbox(Box<sandbox::SandboxCommand>),
+    /// Find VMs that no sandbox owns, delete them or take them back
+    #[command(after_help = gc::HELP)]
+    Gc(gc::GcCommand),
     /// Build and check pod VM images
     #[command(subcommand)]
     Image(ImageCommand),

@@ -176,6 +176,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn go_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn go_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| format!("expected {}", duration::EXPECTED))
 }

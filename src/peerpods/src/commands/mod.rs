@@ -2,6 +2,7 @@
 
 mod config;
 mod doctor;
+mod gc;
 mod image;
 mod sandbox;
 
@@ -59,6 +60,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Hypervisor(flags) => roles(&global, &flags, |_| vec![Role::Hypervisor]).await,
         Command::Run(flags) => roles(&global, &flags, |settings| settings.roles.clone()).await,
         Command::Sandbox(command) => sandbox::run(&global, *command).await,
+        Command::Gc(command) => gc::run(&global, command).await,
         Command::Image(command) => image::run(&global, command).await,
         Command::Doctor(flags) => {
             let settings = configured(&global, &flags, Verbosity::Command)?;

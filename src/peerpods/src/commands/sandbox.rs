@@ -250,6 +250,16 @@ struct Listed {
     vni: u32,
     created_unix_ms: u64,
     failure: String,
+    troubles: Vec<Trouble>,
+}
+
+/// A step that fails and is tried again.
+#[derive(Debug, Serialize)]
+struct Trouble {
+    step: String,
+    tries: u32,
+    error: String,
+    for_ms: u64,
 }
 
 impl From<Sandbox> for Listed {
@@ -269,7 +279,14 @@ impl From<Sandbox> for Listed {
             vni: sandbox.vni,
             created_unix_ms: sandbox.created_unix_ms,
             failure: sandbox.failure,
+            troubles: sandbox.troubles.into_iter().map(Trouble::from).collect(),
         }
+    }
+}
+
+impl From<peerpods_proto::grpc::admin::Trouble> for Trouble {
+    fn from(trouble: peerpods_proto::grpc::admin::Trouble) -> Self {
+        Self { step: trouble.step, tries: trouble.tries, error: trouble.error, for_ms: trouble.for_ms }
     }
 }
 
@@ -285,8 +302,11 @@ async fn list(output: Output, client: &Client) -> Result<u8, Failure> {
 
 fn row(one: &Listed, now: Duration) -> Vec<String> {
     let age = now.saturating_sub(Duration::from_millis(one.created_unix_ms)).as_secs();
+    let tried = |t: &Trouble| format!("cannot {}, tried {} times, last: {}", t.step, t.tries, t.error);
+    let failure = Some(one.failure.clone()).filter(|text| !text.is_empty());
+    let told: Vec<String> = failure.into_iter().chain(one.troubles.iter().map(tried)).collect();
     let state =
-        if one.failure.is_empty() { one.state.clone() } else { format!("{} ({})", one.state, one.failure) };
+        if told.is_empty() { one.state.clone() } else { format!("{} ({})", one.state, told.join("; ")) };
     vec![
         one.id.clone(),
         format!("{}/{}", one.namespace, one.pod),

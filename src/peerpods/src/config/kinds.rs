@@ -158,6 +158,23 @@ pub const INTERFACE: Kind<String> = Kind {
     show: shown,
 };
 
+/// The longest name of a Kubernetes node.
+const NODE_MAX: usize = 253;
+
+/// The name of a node, fit for a tag at every provider.
+pub const NODE: Kind<String> = Kind {
+    read: |w| {
+        let name = one(w)?;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if (1..=NODE_MAX).contains(&name.len()) && name.chars().all(allowed) {
+            Ok(name.to_owned())
+        } else {
+            Err(format!("expected a node's name: 1 to {NODE_MAX} letters, digits, dots and dashes"))
+        }
+    },
+    show: shown,
+};
+
 /// A level or a filter of log lines.
 pub const LOG_FILTER: Kind<String> = Kind {
     read: |w| {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use peerpods_hypervisor::config::Collection;
 use peerpods_podvm::ClusterId;
 use peerpods_podvm::initdata::InitData;
 use peerpods_provider_qemu::QemuConfig;
@@ -101,6 +102,12 @@ const LOG_FORMAT: Kind<LogFormat> = Kind {
     show: |format| kinds::name_of(*format, LOG_FORMATS).into(),
 };
 
+const COLLECTIONS: &[(&str, Collection)] =
+    &[("on", Collection::On), ("dry-run", Collection::DryRun), ("off", Collection::Off)];
+
+const GC: Kind<Collection> =
+    Kind { read: |w| kinds::word(w, COLLECTIONS), show: |mode| kinds::name_of(*mode, COLLECTIONS).into() };
+
 const TUNNEL_TYPE: Kind<()> = Kind { read: |w| kinds::word(w, &[("vxlan", ())]), show: |()| "vxlan".into() };
 
 const CLUSTER_ID: Kind<ClusterId> = Kind { read: kinds::parsed, show: |id| id.as_str().into() };
@@ -151,6 +158,11 @@ fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
         start_deadline: door.take("proxy-timeout", default.start_deadline, &kinds::DURATION),
         unstarted_ttl: door.take("unstarted-ttl", default.unstarted_ttl, &kinds::DURATION),
         netns_gone_ttl: door.take("netns-gone-ttl", default.netns_gone_ttl, &kinds::DURATION),
+        shim_gone_ttl: door.take("shim-gone-ttl", default.shim_gone_ttl, &kinds::DURATION),
+        node: door.take("node", default.node, &kinds::NODE),
+        gc: door.take("gc", default.gc, &GC),
+        gc_interval: door.take("gc-interval", default.gc_interval, &kinds::DURATION),
+        gc_grace: door.take("gc-grace", default.gc_grace, &kinds::DURATION),
         sweep_interval: door.take("sweep-interval", default.sweep_interval, &kinds::DURATION),
         host_interface: door.take_optional("host-interface", &kinds::INTERFACE),
         initdata: door.take_optional("initdata", &INITDATA),

@@ -1,6 +1,9 @@
-//! CreateVM's annotations: exactly the nine keys both shims send, unset ones as "0" or "", then the user's own.
+//! CreateVM's annotations: exactly the nine keys both shims send, unset ones as "0" or "", then the user's own. One more says that
+//! nobody stays at the agent socket: this client comes and goes, and its sandboxes must not be taken for abandoned.
 
 use std::collections::HashMap;
+
+use peerpods_podvm::annotations::keys::UNATTENDED;
 
 /// The prefix of sizes and choices.
 const HYPERVISOR: &str = "io.katacontainers.config.hypervisor.";
@@ -45,7 +48,8 @@ pub fn annotations(wishes: &PodWishes) -> HashMap<String, String> {
         ("io.kubernetes.cri.sandbox-namespace", &wishes.pod_namespace),
     ];
     let pod = pod.into_iter().map(|(key, value)| (key.to_owned(), value.clone()));
-    own.chain(pod).chain(wishes.others.iter().cloned()).collect()
+    let unattended = std::iter::once((UNATTENDED.to_owned(), "true".to_owned()));
+    own.chain(pod).chain(unattended).chain(wishes.others.iter().cloned()).collect()
 }
 
 #[cfg(test)]
@@ -61,8 +65,9 @@ mod tests {
     #[test]
     fn nothing_wished_for_is_read_back_as_nothing() {
         let sent = annotations(&wishes());
-        assert_eq!(sent.len(), 9);
+        assert_eq!(sent.len(), 10);
         let read = PodRequest::from_annotations(&sent).unwrap();
+        assert!(read.unattended, "a shim that is gone means nothing here");
         assert_eq!((read.pod_name.as_str(), read.pod_namespace.as_str()), ("web", "shop"));
         assert_eq!((read.vcpus, read.memory_mib, read.image, read.machine_type), (None, None, None, None));
     }

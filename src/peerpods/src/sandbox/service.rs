@@ -130,6 +130,14 @@ impl Service {
     }
 
     async fn operator(&self) -> Result<SandboxesClient<Channel>, SandboxError> {
+        Ok(SandboxesClient::new(self.channel().await?))
+    }
+
+    /// A gRPC connection, for the admin API.
+    ///
+    /// # Errors
+    /// When the service is not there.
+    pub async fn channel(&self) -> Result<Channel, SandboxError> {
         let socket = self.socket.clone();
         let connector = service_fn(move |_| {
             let socket = socket.clone();
@@ -138,7 +146,7 @@ impl Service {
         // The name only fills the request's authority; the connector decides where it goes.
         let endpoint = Endpoint::from_static("http://peerpods").timeout(QUICK);
         let channel = endpoint.connect_with_connector(connector).await;
-        Ok(SandboxesClient::new(channel.map_err(|error| self.unreachable(error))?))
+        channel.map_err(|error| self.unreachable(error))
     }
 
     fn unreachable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SandboxError {

@@ -48,6 +48,7 @@ fn a_pod_that_asks_for_nothing_gets_a_request_for_nothing() {
         gpus: 0,
         gpu_model: None,
         initdata: None,
+        unattended: false,
     };
     assert_eq!(read(&[]), nothing);
     let bare = map(&[(keys::SANDBOX_NAME, "nginx"), (keys::SANDBOX_NAMESPACE, "default")]);
@@ -80,6 +81,14 @@ fn a_pod_that_asks_for_everything_gets_it() {
     assert_eq!((request.vcpus, request.memory_mib, request.gpus), (Some(2), Some(4096), 1));
     assert_eq!(request.gpu_model.as_deref(), Some("tesla"));
     assert_eq!(request.initdata.unwrap().as_toml(), TOML);
+}
+
+#[test]
+fn only_a_plain_yes_makes_a_pod_unattended() {
+    for (value, unattended) in [("true", true), ("false", false), ("", false), ("0", false)] {
+        assert_eq!(read(&[(keys::UNATTENDED, value)]).unattended, unattended, "{value:?}");
+    }
+    assert_eq!(faults(&[(keys::UNATTENDED, "yes")])[0].key, keys::UNATTENDED);
 }
 
 #[test]

@@ -16,6 +16,11 @@ const MAX_TEXT: usize = 1024;
 /// As much of a value as a message shows, in characters.
 const SHOWN: usize = 60;
 
+/// A yes or no.
+pub(super) fn flag(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| "want true or false".to_owned())
+}
+
 const MIB: f64 = 1_048_576.0;
 
 /// The value, fit for a message.
