@@ -135,6 +135,8 @@ impl Node {
             sweep_interval: Duration::from_millis(200),
             netns_gone_ttl: Duration::from_millis(500),
             start_deadline: Duration::from_secs(30),
+            // A test that is about the limit sets one.
+            limit_per_node: None,
             ..Config::default()
         };
         (self.tune)(&mut config);
@@ -158,6 +160,17 @@ impl Node {
         });
         self.running = Some((shutdown, task));
         eventually("the service answers", || async { self.shim().version().await.is_ok() }).await;
+    }
+
+    /// Runs the program `peerpods` as a client of this node.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    #[must_use]
+    pub fn peerpods(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = std::process::Command::new(built("peerpods"));
+        command.args(arguments).arg("--socket").arg(self.socket()).env_clear();
+        command.stdin(std::process::Stdio::null()).output().unwrap()
     }
 
     /// Ends the service the way SIGTERM does.

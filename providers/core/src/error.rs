@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// What kind of failure it was. One table (in the hypervisor) maps the kind to retry, RPC status, Event reason and metric label.
+/// What kind of failure it was. [`ErrorKind::retry`] is the table that maps the kind to what to do next; RPC status, Event reason and
+/// metric label follow from it in the hypervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// May succeed when tried again soon: a broken connection, a 5xx answer.
@@ -21,7 +22,40 @@ pub enum ErrorKind {
     NotFound,
 }
 
+/// What to do after a failed call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// Try again soon. Whether the call did its work is not known: look before doing it again.
+    AfterLooking,
+    /// Try again, slowly. The call was refused before it did anything.
+    Slowly,
+    /// The same request fails again until somebody changes something.
+    Never,
+}
+
 impl ErrorKind {
+    /// Every kind there is, for tables and tests.
+    pub const ALL: [Self; 7] = [
+        Self::Transient,
+        Self::Throttled,
+        Self::Capacity,
+        Self::Quota,
+        Self::Denied,
+        Self::Invalid,
+        Self::NotFound,
+    ];
+
+    /// The one table from kind to retry. Capacity comes back within minutes as other people's machines end; a quota is somebody's
+    /// decision and does not.
+    #[must_use]
+    pub fn retry(self) -> Retry {
+        match self {
+            Self::Transient => Retry::AfterLooking,
+            Self::Throttled | Self::Capacity => Retry::Slowly,
+            Self::Quota | Self::Denied | Self::Invalid | Self::NotFound => Retry::Never,
+        }
+    }
+
     /// Whether the same request may succeed a little later.
     #[must_use]
     pub fn may_pass(self) -> bool {
@@ -114,6 +148,20 @@ impl ProviderError {
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// With the pause the provider asked for.
+    #[must_use]
+    pub fn retry_after(mut self, pause: std::time::Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+
+    /// With the provider's id of the request.
+    #[must_use]
+    pub fn request_id(mut self, id: impl Into<String>) -> Self {
+        self.request_id = Some(id.into());
         self
     }
 

@@ -8,5 +8,5 @@ pub mod error;
 pub mod fake;
 pub mod vm;
 
-pub use error::{ErrorKind, ProviderError};
+pub use error::{ErrorKind, ProviderError, Retry};
 pub use vm::{Console, Facts, Instance, NODE_TAG, Provider, UserData, VmKey, VmSize, VmSpec, VmState};

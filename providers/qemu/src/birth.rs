@@ -138,9 +138,6 @@ async fn intend(
     let _turn = lock::take(&node.places.lock(), Scope::Host).await?;
     let others = Holding::of_others(&node.places, names).await?;
     let config = &node.config;
-    if let Some(allowed) = config.max_vms.filter(|allowed| others.len() >= *allowed as usize) {
-        return Err(Failure::TooManyVms { there: others.len(), allowed });
-    }
     let taken: BTreeSet<Ipv4Addr> = others.iter().filter_map(|other| other.address).collect();
     let free = addresses::choose(config.subnet, &taken, names.seed);
     let full = Failure::SubnetFull { subnet: config.subnet, room: addresses::room(config.subnet) };

@@ -51,8 +51,6 @@ pub struct QemuConfig {
     pub max_vcpus: u32,
     /// Most memory of a VM in MiB; who asks for more is refused.
     pub max_memory_mib: u64,
-    /// Most VMs on this host; `None` means as many as the subnet has addresses.
-    pub max_vms: Option<u32>,
     /// Size in MiB at which a VM's console file is emptied, so that a guest cannot fill the disk.
     pub console_limit_mib: u64,
 }
@@ -73,7 +71,6 @@ impl Default for QemuConfig {
             min_memory_mib: 128,
             max_vcpus: 64,
             max_memory_mib: 256 * 1024,
-            max_vms: None,
             console_limit_mib: 16,
         }
     }

@@ -26,8 +26,6 @@ pub(crate) enum Failure {
     ForeignBridge { bridge: String, address: Ipv4Addr },
     #[error("all {room} addresses of {subnet} are taken")]
     SubnetFull { subnet: Ipv4Net, room: u64 },
-    #[error("{there} VMs are on this host; at most {allowed} are allowed")]
-    TooManyVms { there: usize, allowed: u32 },
     #[error("{asked} MiB were asked for, {free} MiB are free on this host")]
     NoMemory { asked: u64, free: u64 },
     #[error("the image cannot be used")]
@@ -65,7 +63,7 @@ impl Failure {
             Self::Image(_) | Self::Refused(_) | Self::ForeignBridge { .. } | Self::RecordTaken { .. } => {
                 ErrorKind::Invalid
             }
-            Self::SubnetFull { .. } | Self::TooManyVms { .. } => ErrorKind::Quota,
+            Self::SubnetFull { .. } => ErrorKind::Quota,
             Self::NoMemory { .. } => ErrorKind::Capacity,
             Self::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::Invalid,
             Self::File { source, .. } | Self::Program { source, .. }
@@ -96,7 +94,6 @@ impl Failure {
             }
             Self::ForeignBridge { .. } => Some("choose another name in qemu.bridge, or remove the device"),
             Self::SubnetFull { .. } => Some("configure a larger qemu.subnet"),
-            Self::TooManyVms { .. } => Some("raise qemu.max_vms"),
             Self::NoMemory { .. } => Some("ask for less memory, or run the pod on another node"),
             Self::Image(_) => Some("peerpods image build --target qemu"),
             Self::Program { .. } => Some("apt-get install qemu-system-x86, or set qemu.program"),

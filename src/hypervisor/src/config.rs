@@ -22,6 +22,8 @@ pub struct Config {
     pub vxlan_port: u16,
     /// Lowest VXLAN network identifier handed out.
     pub vxlan_min_id: u32,
+    /// VMs this node may have at once, those being removed included (`PEERPODS_LIMIT_PER_NODE`); `None`: no limit.
+    pub limit_per_node: Option<u32>,
     /// Budget of a start: from StartVM to the agent's answer (`PROXY_TIMEOUT`).
     pub start_deadline: Duration,
     /// A sandbox that was created and not started for so long is unwound; no StopVM comes for it.
@@ -84,6 +86,7 @@ impl Default for Config {
             agent_port: 15150,
             vxlan_port: 9000,
             vxlan_min_id: 555_000,
+            limit_per_node: Some(10),
             start_deadline: Duration::from_secs(300),
             unstarted_ttl: Duration::from_secs(600),
             netns_gone_ttl: Duration::from_secs(30),

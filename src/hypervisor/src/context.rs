@@ -1,4 +1,4 @@
-//! What every driver shares: the configuration, the seams, and what was found out once at start.
+//! What every driver shares: the configuration, the seams, and what there is one of on a node.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,17 +6,19 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipnet::IpNet;
 use peerpods_agentlink::Link;
 use peerpods_agentlink::ca::ClusterCa;
 use peerpods_podnet::Tunnel;
-use peerpods_podvm::ClusterId;
-use peerpods_provider::{Facts, Provider};
+use peerpods_podvm::{ClusterId, SandboxId};
+use peerpods_provider::Provider;
 
+use crate::capacity::Capacity;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
+use crate::readiness::{Readiness, Ready};
+use crate::turns::Turns;
 
 /// The seams, filled in by whoever composes the service.
 #[derive(Clone)]
@@ -33,28 +35,26 @@ pub struct Parts {
     pub journal: Arc<dyn Journal>,
 }
 
-/// Shared by all drivers, never changed after start.
+/// Shared by all drivers.
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) parts: Parts,
-    pub(crate) ready: Result<Ready, String>,
+    pub(crate) readiness: Readiness,
+    pub(crate) capacity: Capacity,
+    pub(crate) turns: Turns,
     pub(crate) cluster: ClusterId,
     pub(crate) authority: ClusterCa,
     pub(crate) vnis: Vnis,
     pub(crate) boot_id: String,
-}
-
-/// What the provider said when it was asked at start.
-pub(crate) struct Ready {
-    pub(crate) facts: Facts,
-    pub(crate) worker_address: IpNet,
+    /// Sandboxes whose records were unreadable at start.
+    pub(crate) unreadable: BTreeSet<SandboxId>,
 }
 
 impl Context {
     /// What a new VM needs to know of the provider, or why there can be none: a service that has sandboxes to look after runs all the
     /// same.
-    pub(crate) fn ready(&self) -> Result<&Ready, Failure> {
-        self.ready.as_ref().map_err(|why| Failure::NotReady(why.clone()))
+    pub(crate) fn ready(&self) -> Result<Arc<Ready>, Failure> {
+        self.readiness.now()
     }
 }
 

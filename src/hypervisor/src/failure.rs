@@ -8,6 +8,8 @@ use peerpods_podnet::TunnelError;
 use peerpods_podvm::SandboxId;
 use peerpods_provider::{ErrorKind, ProviderError};
 
+use crate::capacity::Full;
+use crate::creation::{Attempts, GaveUp};
 use crate::journal::JournalError;
 
 /// Why a request could not be carried out.
@@ -51,6 +53,29 @@ pub enum Failure {
         /// What failed.
         #[source]
         source: Box<ProviderError>,
+    },
+    /// The provider was asked more than once, and there is no VM.
+    #[error("VM of sandbox {sandbox}: {attempts}, and {why}; try: {advice}; the last one")]
+    Creation {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// What was tried.
+        attempts: Attempts,
+        /// Why no more of it.
+        why: GaveUp,
+        /// What to do about it.
+        advice: &'static str,
+        /// How the last attempt failed.
+        #[source]
+        source: Box<ProviderError>,
+    },
+    /// This node has as many VMs as it may have.
+    #[error("sandbox {sandbox} gets no VM: {full}")]
+    Limit {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The limit, and who has the VMs.
+        full: Full,
     },
     /// The link to the agent could not be made.
     #[error("agent link of sandbox {sandbox}{console}")]
@@ -115,8 +140,8 @@ pub enum Failure {
         #[source]
         source: JournalError,
     },
-    /// The provider was not usable when the service started.
-    #[error("no VM can be made: {0}; mend that and restart the service (running pods go on meanwhile)")]
+    /// The provider is not usable, or has not said yet that it is.
+    #[error("no VM can be made: {0}; it is asked again every minute at least (running pods go on meanwhile)")]
     NotReady(String),
     /// What an earlier run of the service recorded as the reason.
     #[error("{0}")]
@@ -178,7 +203,8 @@ impl Failure {
                 StatusCode::Internal
             }
             Failure::Network { .. } => StatusCode::FailedPrecondition,
-            Failure::Provider { source, .. } => provider_code(source.kind),
+            Failure::Provider { source, .. } | Failure::Creation { source, .. } => provider_code(source.kind),
+            Failure::Limit { .. } => StatusCode::ResourceExhausted,
             Failure::Link { source, .. } => link_code(source),
             Failure::Deadline { .. } => StatusCode::DeadlineExceeded,
             Failure::VmDied { .. } | Failure::NotReady(_) | Failure::Recorded(_) | Failure::ShuttingDown => {

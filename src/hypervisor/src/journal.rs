@@ -2,19 +2,22 @@
 //!
 //! A record holds references (names, ids, addresses, the VNI), never a key. Writing is temp file → fsync → rename → fsync of the
 //! directory, so that a crash leaves the old record or the new one. A file that cannot be read is set aside, named in an error, and
-//! the rest still loads.
+//! the rest still loads. What a file says and which programs can read it is in [`format`](self::format).
+
+mod aside;
+mod format;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use async_trait::async_trait;
 use peerpods_podvm::SandboxId;
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+pub use self::aside::{Salvaged, SetAside};
 use crate::record::Record;
 
 /// Why the journal could not be read or written.
@@ -31,12 +34,12 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
-    /// A record was written by a later version of this program.
-    #[error("{} has version {found}, and this program reads version {VERSION}: start the later program again, or move the file away, which forgets the sandbox and its VM", path.display())]
+    /// A record was written by a later version of this program, and means something else than we would read.
+    #[error("{} needs a program that reads format {found}, and this one reads up to format {}: start the later program again, or move the file away, which forgets the sandbox and its VM", path.display(), format::FORMAT)]
     Newer {
         /// The record's file.
         path: PathBuf,
-        /// Its version.
+        /// The oldest format whose programs can read it.
         found: u32,
     },
     /// A record could not be written as JSON.
@@ -83,17 +86,10 @@ pub trait Journal: Send + Sync {
 pub struct Loaded {
     /// The records.
     pub records: Vec<Record>,
-    /// Files that make no sense.
+    /// Files that make no sense, found so this time.
     pub aside: Vec<SetAside>,
-}
-
-/// A record file that could not be read, and where it was moved.
-#[derive(Debug)]
-pub struct SetAside {
-    /// The file's new name.
-    pub path: PathBuf,
-    /// What was wrong with it.
-    pub reason: String,
+    /// What is known of sandboxes whose files made no sense, this time or earlier.
+    pub salvaged: Vec<Salvaged>,
 }
 
 /// A directory of records on the node's disk, written by one thread in the order the writes were asked for.
@@ -111,20 +107,6 @@ enum Order {
     Remove { path: PathBuf, answer: Answer },
 }
 
-#[derive(Serialize)]
-struct Versioned<'a> {
-    version: u32,
-    #[serde(flatten)]
-    record: &'a Record,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-/// The version written, and the newest one read.
-const VERSION: u32 = 1;
 const SUFFIX: &str = "json";
 
 impl DiskJournal {
@@ -166,18 +148,19 @@ impl Journal for DiskJournal {
             match path.extension().and_then(|e| e.to_str()) {
                 Some(SUFFIX) => match read_record(&path)? {
                     Ok(record) => loaded.records.push(record),
-                    Err(reason) => loaded.aside.push(set_aside(&path, reason)),
+                    Err(reason) => loaded.aside.push(aside::set_aside(&path, reason)),
                 },
                 // What a crash left of a write that never counted.
                 Some("tmp") => drop(fs::remove_file(&path)),
                 _ => {}
             }
         }
+        loaded.salvaged = aside::salvage(&self.dir)?;
         Ok(loaded)
     }
 
     async fn append(&self, record: &Record) -> Result<(), JournalError> {
-        let bytes = serde_json::to_vec_pretty(&Versioned { version: VERSION, record })
+        let bytes = format::encode(record)
             .map_err(|source| JournalError::Encode { sandbox: record.sandbox.clone(), source })?;
         let path = self.path(&record.sandbox);
         self.order(|answer| Order::Replace { path, bytes, answer }).await
@@ -228,32 +211,31 @@ fn failed(step: &'static str, path: &Path, source: io::Error) -> JournalError {
 
 /// The record, or why it makes no sense.
 fn read_record(path: &Path) -> Result<Result<Record, String>, JournalError> {
-    let bytes = fs::read(path).map_err(|e| failed("read", path, e))?;
-    match serde_json::from_slice(&bytes) {
-        Ok(Version { version: VERSION }) => {}
-        Ok(Version { version: found }) if found > VERSION => {
-            return Err(JournalError::Newer { path: path.to_owned(), found });
-        }
-        Ok(Version { version }) => return Ok(Err(format!("has version {version}, which never was"))),
-        Err(e) => return Ok(Err(e.to_string())),
+    let Some(bytes) = read_at_most(path, format::LARGEST)? else {
+        return Ok(Err(format!("is larger than {} bytes, which no record is", format::LARGEST)));
+    };
+    match format::decode(&bytes) {
+        Ok(record) => Ok(rightly_named(path, record)),
+        Err(format::Unreadable::Newer(found)) => Err(JournalError::Newer { path: path.to_owned(), found }),
+        Err(format::Unreadable::Senseless(reason)) => Ok(Err(reason)),
     }
-    Ok(parse(path, &bytes))
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Record, String> {
-    let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+/// The file's bytes; none when there are more.
+fn read_at_most(path: &Path, most: u64) -> Result<Option<Vec<u8>>, JournalError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+    read.map_err(|e| failed("read", path, e))?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
+}
+
+fn rightly_named(path: &Path, record: Record) -> Result<Record, String> {
     let named = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
     if named == record.sandbox.as_str() {
         Ok(record)
     } else {
         Err(format!("is the record of sandbox {} under another name", record.sandbox))
     }
-}
-
-fn set_aside(path: &Path, reason: String) -> SetAside {
-    let moved = path.with_extension(format!("{SUFFIX}.corrupt"));
-    let path = if fs::rename(path, &moved).is_ok() { moved } else { path.to_owned() };
-    SetAside { path, reason }
 }
 
 #[cfg(test)]
@@ -273,7 +255,7 @@ mod tests {
         journal.append(&record).await.unwrap();
         record.vni = 7;
         journal.append(&record).await.unwrap();
-        let Loaded { records, aside } = journal.load().await.unwrap();
+        let Loaded { records, aside, .. } = journal.load().await.unwrap();
         assert_eq!(records, vec![record.clone()]);
         assert!(aside.is_empty());
         journal.remove(&record.sandbox).await.unwrap();
@@ -291,7 +273,7 @@ mod tests {
         fs::write(journal.dir.join("older.json"), b"{\"version\":0}").unwrap();
         fs::write(journal.dir.join("other.json"), fs::read(journal.path(&good.sandbox)).unwrap()).unwrap();
         fs::write(journal.dir.join("x.json.tmp"), b"half").unwrap();
-        let Loaded { records, aside } = journal.load().await.unwrap();
+        let Loaded { records, aside, .. } = journal.load().await.unwrap();
         assert_eq!(records, vec![good]);
         assert_eq!(aside.len(), 3, "{aside:?}");
         assert!(journal.dir.join("half.json.corrupt").exists());

@@ -8,32 +8,35 @@
 //!                                                  └─▶ Journal (before every effect)
 //! ```
 //!
-//! [`run`] is the whole service: take state directory and socket, load the journal, ask the provider, take over what runs, serve. What a VM is made
-//! of, how frames travel and which cloud is used are other crates' business; this one decides nothing that
+//! [`run`] is the whole service: take state directory and socket, load the journal, take over what runs, serve, and ask the provider
+//! beside that. What a VM is made of, how frames travel and which cloud is used are other crates' business; this one decides nothing that
 //! [`peerpods_podvm::admission`] can decide.
 
+mod backoff;
+pub mod capacity;
 pub mod config;
 mod context;
+pub mod creation;
 mod driver;
 pub mod failure;
 pub mod journal;
 pub mod ledger;
 pub mod orphans;
+mod readiness;
 pub mod record;
 mod rpc;
 mod service;
 pub mod socket;
 pub mod state;
+mod turns;
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use peerpods_agentlink::ca::{CaError, ClusterCa};
 use peerpods_provider::ProviderError;
 use tokio_util::sync::CancellationToken;
@@ -44,9 +47,12 @@ pub use context::Parts;
 pub use driver::Ask;
 pub use service::Service;
 
-use crate::context::{Context, Ready, Vnis};
-use crate::journal::{JournalError, Loaded};
+use crate::capacity::Capacity;
+use crate::context::{Context, Vnis};
+use crate::journal::{JournalError, Loaded, Salvaged};
+use crate::readiness::Readiness;
 use crate::socket::SocketError;
+use crate::turns::Turns;
 
 /// Why the service could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -100,34 +106,74 @@ const DRAIN_BUDGET: Duration = Duration::from_secs(20);
 /// Runs the service until `shutdown`. Running pods are left alone; starts in flight are unwound.
 ///
 /// # Errors
-/// Before the first request when something is missing; the error names it.
+/// When something is missing, or the provider says with nothing on record that it is not usable as configured; the error names it.
 pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> Result<(), RunError> {
     // Before the work that may take a moment: whoever connects meanwhile waits and is served.
     let socket = socket::take(&config.socket)?;
-    let service = open(config, parts, shutdown.clone()).await?;
-    rpc::serve(socket.listener, service.clone(), shutdown).await.map_err(RunError::Serve)?;
+    // Ends with the caller's, or by itself when no VM can be made and there is nothing to look after.
+    let ending = shutdown.child_token();
+    let (service, unusable) = assemble(config, parts, ending.clone()).await?;
+    rpc::serve(socket.listener, service.clone(), ending).await.map_err(RunError::Serve)?;
     if tokio::time::timeout(DRAIN_BUDGET, service.drained()).await.is_err() {
         warn!("some sandboxes are still being removed; the next start goes on with them");
     }
-    Ok(())
+    match unusable.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
 }
 
-/// The service without a socket: takes the state directory, loads the journal, asks the provider, takes over what runs. [`run`] adds the
-/// shim's socket; a simulation calls the methods of [`Service`] itself.
+/// The service without a socket: takes the state directory, loads the journal, takes over what runs, and asks the provider beside that.
+/// [`run`] adds the shim's socket; a simulation calls the methods of [`Service`] itself. `shutdown` is cancelled when the provider says
+/// that it is not usable as configured, and there is no sandbox to look after.
 ///
 /// # Errors
 /// When something is missing; the error names it.
 pub async fn open(config: Config, parts: Parts, shutdown: CancellationToken) -> Result<Service, RunError> {
+    Ok(assemble(config, parts, shutdown).await?.0)
+}
+
+/// Why the service ended by itself, once it did.
+type Unusable = Arc<Mutex<Option<RunError>>>;
+
+async fn assemble(
+    config: Config,
+    parts: Parts,
+    shutdown: CancellationToken,
+) -> Result<(Service, Unusable), RunError> {
     private_dir(&config.state_dir)?;
     private_dir(&config.pods_dir)?;
     let lock = only_one(&config.state_dir)?;
     let (context, records) = prepare(config, parts).await?;
-    let service = Service::new(Arc::new(context), lock, shutdown);
+    let context = Arc::new(context);
+    let unusable = Unusable::default();
+    ask_the_provider(&context, records.is_empty().then(|| unusable.clone()), shutdown.clone());
+    let service = Service::new(context, lock, shutdown);
     let taken_over = records.len();
     service.resume(records);
     service.sweep_for_orphans();
     info!(version = rpc::VERSION, taken_over, provider = service.provider(), "ready");
-    Ok(service)
+    Ok((service, unusable))
+}
+
+/// Asks whether VMs can be made, beside everything else. With `unusable` a provider that somebody has to mend ends the service; whoever
+/// has sandboxes to stop must not be kept from it by what new ones would need.
+fn ask_the_provider(context: &Context, unusable: Option<Unusable>, shutdown: CancellationToken) {
+    let (config, parts) = (context.config.clone(), context.parts.clone());
+    let readiness = context.readiness.clone();
+    let ending = shutdown.clone();
+    let give_up = move |error| {
+        if let Some(unusable) = unusable {
+            *unusable.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            ending.cancel();
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = readiness.keep_asking(config, parts, give_up) => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
 }
 
 /// Two services on one journal would unwind each other's sandboxes.
@@ -145,44 +191,30 @@ async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::R
         let path = config.state_dir.clone();
         move |source| RunError::File { step, path, source }
     };
-    let Loaded { records, aside } = parts.journal.load().await?;
+    let Loaded { records, aside, salvaged } = parts.journal.load().await?;
     for bad in aside {
         error!(file = %bad.path.display(), reason = bad.reason, "a journal record makes no sense; it was set aside");
-    }
-    let ready = match ready(&config, &parts).await {
-        Ok(ready) => Ok(ready),
-        // Whoever has sandboxes to stop must not be kept from it by what new ones would need.
-        Err(e) if !records.is_empty() => Err(chain(&e)),
-        Err(e) => return Err(e),
-    };
-    if let Err(why) = &ready {
-        error!(why, "no new VM can be made; looking after the sandboxes there are");
     }
     let cluster = match &config.cluster_id {
         Some(id) => id.clone(),
         None => context::cluster_id(&config.state_dir).map_err(file("read the cluster id in"))?,
     };
     let authority = ClusterCa::load_or_create(&config.state_dir.join("ca"))?;
-    let vnis = Vnis::new(config.vxlan_min_id, records.iter().map(|record| record.vni));
+    let vnis = Vnis::new(config.vxlan_min_id, vnis_in_use(&records, &salvaged));
     let boot_id = context::boot_id().map_err(file("read the boot id for"))?;
     info!(%cluster, socket = %config.socket.display(), "configured");
-    Ok((Context { config, parts, ready, cluster, authority, vnis, boot_id }, records))
+    let readiness = Readiness::new(parts.provider.name());
+    let capacity = Capacity::new(config.limit_per_node, &records);
+    let turns = Turns::new();
+    let unreadable = salvaged.into_iter().map(|found| found.sandbox).collect();
+    let context =
+        Context { config, parts, readiness, capacity, turns, cluster, authority, vnis, boot_id, unreadable };
+    Ok((context, records))
 }
 
-/// Asks the provider and finds the node's own address.
-async fn ready(config: &Config, parts: &Parts) -> Result<Ready, RunError> {
-    let name = parts.provider.name();
-    let verified = parts.provider.verify().await;
-    let facts = verified.map_err(|source| RunError::Provider { name, source: source.into() })?;
-    for remark in &facts.remarks {
-        info!(provider = name, "{remark}");
-    }
-    let worker_address = match facts.worker_address {
-        Some(address) => address,
-        None => worker_address(config.host_interface.as_deref()).await?,
-    };
-    info!(worker = %worker_address, mtu = facts.underlay_mtu, "VMs reach this node");
-    Ok(Ready { facts, worker_address })
+/// Those of the sandboxes, and those that an unreadable record still shows: its tunnel may be there.
+fn vnis_in_use(records: &[record::Record], salvaged: &[Salvaged]) -> impl Iterator<Item = u32> {
+    records.iter().map(|record| record.vni).chain(salvaged.iter().filter_map(|found| found.vni))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -194,14 +226,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-async fn worker_address(interface: Option<&str>) -> Result<IpNet, RunError> {
-    let found = peerpods_podnet::worker_address(interface).await.map_err(RunError::WorkerAddress)?;
-    if let IpAddr::V6(address) = found.addr() {
-        warn!(%address, "the node's primary address is IPv6");
-    }
-    Ok(found)
 }
 
 fn private_dir(path: &Path) -> Result<(), RunError> {

@@ -65,6 +65,9 @@ pub struct Record {
     pub tunnel: Option<TunnelRecord>,
     /// The VM, once it is known.
     pub instance: Option<InstanceRecord>,
+    /// When the provider was asked to make a VM, in milliseconds since 1970; written before each time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub creations_unix_ms: Vec<u64>,
     /// When CreateVM was taken, in milliseconds since 1970.
     pub created_unix_ms: u64,
     /// The boot of this node it was made in; network namespaces and link processes do not outlive it.
@@ -91,6 +94,16 @@ impl Record {
             Stage::Created | Stage::Running => return None,
         };
         Some(why.to_owned())
+    }
+
+    /// Whether there may be a VM under its key.
+    #[must_use]
+    pub fn may_have_vm(&self) -> bool {
+        match self.stage {
+            Stage::Created => false,
+            Stage::Starting | Stage::Running => true,
+            Stage::Stopping => self.instance.is_some() || !self.creations_unix_ms.is_empty(),
+        }
     }
 
     /// The stage from which a restarted daemon goes on: a start in flight has failed (its caller saw EOF), and a reboot ended the pod.
@@ -127,6 +140,7 @@ pub(crate) mod tests {
             vxlan_port: 9000,
             tunnel: None,
             instance: None,
+            creations_unix_ms: Vec::new(),
             created_unix_ms: 1,
             boot_id: "b1".into(),
             why: None,

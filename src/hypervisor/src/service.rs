@@ -26,8 +26,12 @@ use crate::state::{Published, Publisher};
 
 /// Requests that may wait for one driver.
 const QUEUE: usize = 32;
+/// CreateVM has no deadline of its own; so long it waits for a provider that has not answered since the service was started.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// A driver that panics at once again must not do so in a tight loop.
 const PAUSE_AFTER_PANIC: Duration = Duration::from_secs(1);
+/// How soon a request is put again that met a driver at its end.
+const PAUSE_BETWEEN_DRIVERS: Duration = Duration::from_millis(5);
 
 #[derive(Clone)]
 struct Handle {
@@ -35,6 +39,15 @@ struct Handle {
     published: watch::Receiver<Published>,
     /// Tells this sandbox from a later one with the same id.
     number: u64,
+}
+
+impl Handle {
+    /// Whether its driver ended without having ended its sandbox. Until another takes over, requests wait: a Stop that found nobody
+    /// would be answered and forgotten.
+    fn is_to_be_replaced(&self) -> bool {
+        let published = self.published.borrow();
+        published.record.is_some() && published.state != State::Gone
+    }
 }
 
 #[derive(Default)]
@@ -105,6 +118,10 @@ impl Service {
     /// Says what was wrong; nothing that costs money was made.
     pub async fn create(&self, ask: Ask) -> Result<PathBuf, Arc<Failure>> {
         let id = ask.sandbox.clone();
+        if self.get(&id).is_none() {
+            // For the answer's sake only: the driver that does the work looks for itself.
+            drop(self.context.readiness.within(READY_PATIENCE).await);
+        }
         self.ask(&id, Request::Create, |reply| Message::Create(Box::new(ask.clone()), reply)).await
     }
 
@@ -178,7 +195,7 @@ impl Service {
             if self.ending.shutdown.is_cancelled() {
                 return Err(Arc::new(Failure::ShuttingDown));
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE_BETWEEN_DRIVERS).await;
         }
     }
 
@@ -186,7 +203,9 @@ impl Service {
     fn find(&self, id: &SandboxId, request: Request) -> Option<mpsc::Sender<Message>> {
         let mut sandboxes = self.lock();
         match sandboxes.by_id.get(id) {
-            Some(handle) if !handle.requests.is_closed() => Some(handle.requests.clone()),
+            Some(handle) if !handle.requests.is_closed() || handle.is_to_be_replaced() => {
+                Some(handle.requests.clone())
+            }
             _ if request == Request::Create => {
                 Some(self.spawn(&mut sandboxes, id, |driver| Box::pin(driver.run())).requests)
             }

@@ -8,7 +8,7 @@ use peerpods_podvm::{IdError, SandboxId};
 use peerpods_proto::grpc::admin::adopt_vm_request::Purpose as Asked;
 use peerpods_proto::grpc::admin::vms_client::VmsClient;
 use peerpods_proto::grpc::admin::{
-    AdoptVmRequest, DeleteVmRequest, ListVmsRequest, ListVmsResponse, Remove, Run, Sandbox,
+    AdoptVmRequest, DeleteVmRequest, ListVmsRequest, ListVmsResponse, Remove, Run, Sandbox, Verdict,
 };
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
@@ -111,6 +111,18 @@ impl Vms {
     pub async fn list(&self) -> Result<ListVmsResponse, GcError> {
         let answer = self.client().await?.list(ListVmsRequest {}).await;
         Ok(answer.map_err(|status| refused(&status))?.into_inner())
+    }
+
+    /// The sandboxes of all orphans, each once.
+    ///
+    /// # Errors
+    /// When service or provider cannot be asked.
+    pub async fn orphans(&self) -> Result<Vec<String>, GcError> {
+        let orphans = self.list().await?.vms.into_iter().filter(|vm| vm.verdict() == Verdict::Orphan);
+        let mut sandboxes: Vec<String> = orphans.map(|vm| vm.sandbox).collect();
+        sandboxes.sort();
+        sandboxes.dedup();
+        Ok(sandboxes)
     }
 
     /// Has the VMs of `id` removed; returns when that is under way.

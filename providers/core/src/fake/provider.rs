@@ -1,6 +1,7 @@
 //! The near side: a client of the fake cloud that the script can disturb.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use peerpods_podvm::ClusterId;
@@ -35,18 +36,28 @@ impl FakeProvider {
             tokio::time::sleep(effects.delay).await;
         }
         if let Some(kind) = effects.fail {
-            return Err(scripted_error(kind, subject, "the script says so; nothing was done"));
+            let text = "the script says so; nothing was done";
+            return Err(scripted_error(kind, effects.retry_after, subject, text));
         }
         let answer = work(effects.birth).await?;
         match effects.lose {
-            Some(kind) => Err(scripted_error(kind, subject, "the answer was lost; the work was done")),
+            Some(kind) => {
+                let text = "the answer was lost; the work was done";
+                Err(scripted_error(kind, effects.retry_after, subject, text))
+            }
             None => Ok(answer),
         }
     }
 }
 
-fn scripted_error(kind: ErrorKind, subject: String, text: &str) -> ProviderError {
-    ProviderError::new(kind, subject, text).code("Scripted")
+fn scripted_error(
+    kind: ErrorKind,
+    retry_after: Option<Duration>,
+    subject: String,
+    text: &str,
+) -> ProviderError {
+    let error = ProviderError::new(kind, subject, text).code("Scripted").request_id("scripted-request");
+    ProviderError { retry_after, ..error }
 }
 
 #[async_trait]

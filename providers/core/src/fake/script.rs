@@ -47,6 +47,8 @@ pub enum Fault {
     Fail(ErrorKind),
     /// The call does its work and its answer is lost: the caller sees this error.
     LoseAnswer(ErrorKind),
+    /// Every error of the call asks the caller to wait this long.
+    AskToWait(Duration),
     /// The call starts its work only after this long.
     Delay(Duration),
     /// A create makes two VMs of one key, as a cloud without idempotency does with a client that retries.
@@ -87,6 +89,7 @@ pub(super) struct Effects {
     pub(super) delay: Duration,
     pub(super) fail: Option<ErrorKind>,
     pub(super) lose: Option<ErrorKind>,
+    pub(super) retry_after: Option<Duration>,
     pub(super) birth: Birth,
 }
 
@@ -95,6 +98,7 @@ impl Effects {
         match fault {
             Fault::Fail(kind) => self.fail = Some(kind),
             Fault::LoseAnswer(kind) => self.lose = Some(kind),
+            Fault::AskToWait(time) => self.retry_after = Some(time),
             Fault::Delay(time) => self.delay = self.delay.saturating_add(time),
             Fault::Duplicate => self.birth.copies += 1,
             Fault::DieAfter(time) => self.birth.dies_after = Some(time),

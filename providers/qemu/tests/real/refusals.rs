@@ -12,23 +12,6 @@ use peerpods_test_require::require;
 use crate::site::{NEEDS, Site, ip, key, spec};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_host_is_a_quota_error_and_has_room_again_after_a_delete() {
-    if !require("a_full_host_is_a_quota_error_and_has_room_again_after_a_delete", NEEDS) {
-        return;
-    }
-    let mut site = Site::new();
-    site.config.max_vms = Some(1);
-    let provider = site.provider();
-    provider.create(&key("a"), &spec("podvm-a")).await.unwrap();
-    let error = provider.create(&key("b"), &spec("podvm-b")).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Quota, "{error}");
-    assert!(provider.get(&key("b")).await.unwrap().is_none());
-    provider.delete(&key("a")).await.unwrap();
-    assert_eq!(site.leftovers(), Vec::<String>::new());
-    provider.create(&key("b"), &spec("podvm-b")).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_full_subnet_is_a_quota_error() {
     if !require("a_full_subnet_is_a_quota_error", NEEDS) {
         return;

@@ -26,6 +26,8 @@ pub(super) async fn birth(context: &Context, publisher: &Publisher, ask: &Ask) -
         )));
     }
     context.ready()?;
+    // Nothing is held before StartVM, which asks again; but kubelet had better know before it does the rest.
+    context.capacity.check().map_err(|full| Failure::Limit { sandbox: ask.sandbox.clone(), full })?;
     let network = |source| Failure::Network { sandbox: ask.sandbox.clone(), source: Box::new(source) };
     let pod = context.parts.tunnel.observe(&ask.netns).await.map_err(network)?;
     publisher.phase("pod network observed", began, format!("{} {}", pod.name, pod.address));
@@ -59,7 +61,6 @@ fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
         sandbox: ask.sandbox.clone(),
         reason: "no VXLAN network identifier is left on this node".into(),
     })?;
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Record {
         sandbox: ask.sandbox.clone(),
         cluster: context.cluster.clone(),
@@ -72,10 +73,17 @@ fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
         vxlan_port: context.config.vxlan_port,
         tunnel: None,
         instance: None,
-        created_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        creations_unix_ms: Vec::new(),
+        created_unix_ms: unix_ms(),
         boot_id: context.boot_id.clone(),
         why: None,
     })
+}
+
+/// Now, in milliseconds since 1970.
+pub(super) fn unix_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Both shims make a URL of the path and split it at colons.

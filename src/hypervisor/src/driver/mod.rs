@@ -12,6 +12,7 @@
 mod abandoned;
 mod birth;
 mod console;
+mod creating;
 mod patience;
 mod reattach;
 mod start;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::sweep::Watch;
+use crate::backoff;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::record::{Record, Stage};
@@ -126,7 +128,10 @@ impl Driver {
 
     /// Serves the sandbox until it is gone, or the service shuts down and leaves it as it is.
     pub(crate) async fn run(mut self) {
-        let mut sweep = tokio::time::interval(self.context.config.sweep_interval);
+        // Sandboxes taken over together do not look around together.
+        let interval = self.context.config.sweep_interval;
+        let first = tokio::time::Instant::now() + interval.mul_f64(backoff::roll());
+        let mut sweep = tokio::time::interval_at(first, interval);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let Ending { shutdown, leave } = self.ending.clone();
         let mut told = false;
@@ -221,10 +226,17 @@ impl Driver {
     async fn begin_start(&mut self, reply: Reply<()>) {
         let Some(record) = &mut self.record else { return };
         let began = Instant::now();
+        if let Err(full) = self.context.capacity.take(record) {
+            // The shim does not ask a second time for this sandbox, so nothing is gained by keeping it.
+            let failure = Failure::Limit { sandbox: record.sandbox.clone(), full };
+            self.starters.push(reply);
+            return self.stop_because(failure).await;
+        }
         let before = record.stage;
         record.stage = Stage::Starting;
         if let Err(source) = self.context.parts.journal.append(record).await {
             record.stage = before;
+            self.context.capacity.release(&record.sandbox);
             let sandbox = record.sandbox.clone();
             // Which of the two is on the disk is not known; if this fails too, a restart unwinds a sandbox that never started.
             drop(self.context.parts.journal.append(record).await);
@@ -280,9 +292,12 @@ impl Driver {
         let Some(record) = &mut self.record else {
             return self.publisher.enter(State::Gone);
         };
+        // One that an earlier run recorded is not written again: two hundred of them would hold up the first StopVM.
+        let known = record.stage == Stage::Stopping;
         record.stage = Stage::Stopping;
         record.why = record.why.take().or_else(|| self.publisher.failure());
-        let intent = unwind::record_intent(&self.context, record).await;
+        let intent =
+            if known { unwind::Intent::Recorded } else { unwind::record_intent(&self.context, record).await };
         self.publisher.record(record);
         self.publisher.enter(State::Stopping);
         unwind::close_link(&self.context, record).await;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use peerpods_provider::ProviderError;
 
+use crate::backoff;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// What only a person can mend need not be tried as often.
@@ -13,7 +15,8 @@ const LONGEST_PAUSE_FOR_A_PERSON: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
     longest: Duration,
-    at_least: Duration,
+    /// What the provider asked for.
+    hint: Option<Duration>,
     pub(super) mending: Mending,
 }
 
@@ -28,27 +31,24 @@ pub(super) enum Mending {
 
 impl Patience {
     /// For what is on this node.
-    pub(super) const NODE: Self =
-        Self { longest: LONGEST_PAUSE, at_least: Duration::ZERO, mending: Mending::ByItself };
+    pub(super) const NODE: Self = Self { longest: LONGEST_PAUSE, hint: None, mending: Mending::ByItself };
 
     /// For a provider's failure to delete.
     pub(super) fn of(error: &ProviderError) -> Self {
         use peerpods_provider::ErrorKind as Kind;
-        let at_least = error.retry_after.unwrap_or_default();
+        let hint = error.retry_after;
         match error.kind {
-            Kind::Transient | Kind::Throttled | Kind::Capacity | Kind::Quota => {
-                Self { at_least, ..Self::NODE }
-            }
+            Kind::Transient | Kind::Throttled | Kind::Capacity | Kind::Quota => Self { hint, ..Self::NODE },
             Kind::Denied | Kind::Invalid | Kind::NotFound => {
-                Self { longest: LONGEST_PAUSE_FOR_A_PERSON, at_least, mending: Mending::ByAPerson }
+                Self { longest: LONGEST_PAUSE_FOR_A_PERSON, hint, mending: Mending::ByAPerson }
             }
         }
     }
 
-    /// The pause after so many failures.
-    pub(super) fn pause(self, tries: u32) -> Duration {
+    /// The pause after so many failures; `roll` (0 to 1) picks it.
+    pub(super) fn pause(self, tries: u32, roll: f64) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(20));
-        doubled.min(self.longest).max(self.at_least)
+        backoff::pause(doubled.min(self.longest), self.hint, roll)
     }
 }
 
@@ -71,8 +71,8 @@ mod tests {
     fn pauses_grow_to_a_bound_that_depends_on_who_has_to_mend_it() {
         for kind in KINDS {
             let patience = Patience::of(&ProviderError::new(kind, "delete", "no"));
-            assert_eq!(patience.pause(1), FIRST_PAUSE, "{kind}: a slip is over at once");
-            let pauses: Vec<_> = (1..=40).map(|tries| patience.pause(tries)).collect();
+            assert_eq!(patience.pause(1, 1.0), FIRST_PAUSE, "{kind}: a slip is over at once");
+            let pauses: Vec<_> = (1..=40).map(|tries| patience.pause(tries, 1.0)).collect();
             assert!(pauses.is_sorted(), "{kind}: {pauses:?}");
             let person = matches!(kind, ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::NotFound);
             let bound = if person { LONGEST_PAUSE_FOR_A_PERSON } else { LONGEST_PAUSE };
@@ -85,7 +85,7 @@ mod tests {
     fn a_provider_that_asks_for_time_gets_it() {
         let mut error = ProviderError::new(ErrorKind::Throttled, "delete", "slow down");
         error.retry_after = Some(Duration::from_secs(90));
-        assert_eq!(Patience::of(&error).pause(1), Duration::from_secs(90));
-        assert_eq!(Patience::of(&error).pause(u32::MAX), Duration::from_secs(90));
+        assert_eq!(Patience::of(&error).pause(1, 0.0), Duration::from_secs(90));
+        assert_eq!(Patience::of(&error).pause(u32::MAX, 0.0), Duration::from_secs(90));
     }
 }

@@ -16,7 +16,7 @@ use crate::state::Publisher;
 
 /// After a restart of the service: the link process still holds the agent socket, or is started again.
 pub(super) async fn reopen(context: Arc<Context>, record: Record) {
-    if let Err(e) = context.parts.link.open(&link_spec(&record)).await {
+    if let Err(e) = context.turns.node(context.parts.link.open(&link_spec(&record))).await {
         warn!(sandbox = %record.sandbox, error = %e, "cannot reopen the agent socket");
     }
 }
@@ -27,7 +27,8 @@ pub(super) async fn reattach(context: Arc<Context>, publisher: Arc<Publisher>, r
     let Some(tunnel) = tunnel_spec(&record) else { return };
     let parts = &context.parts;
     let steps = Steps { record: &record, publisher: &publisher };
-    let mend = steps.until_done("mend the tunnel", || parts.tunnel.setup(&record.netns, &tunnel));
+    let mend = steps
+        .until_done("mend the tunnel", || context.turns.node(parts.tunnel.setup(&record.netns, &tunnel)));
     let reconnect = steps.until_done("reconnect the link", || reconnect(&context, &record, tunnel.remote));
     tokio::join!(mend, reconnect);
 }
@@ -40,7 +41,7 @@ async fn reconnect(context: &Context, record: &Record, remote: IpAddr) -> Result
         source: source.into(),
     };
     let link_spec = link_spec(record);
-    context.parts.link.open(&link_spec).await.map_err(link)?;
+    context.turns.node(context.parts.link.open(&link_spec)).await.map_err(link)?;
     let target = target(context, record, remote, context.config.start_deadline)
         .map_err(|e| Failure::Certificate { sandbox: sandbox(), source: e.into() })?;
     context.parts.link.connect(&link_spec, &target).await.map_err(link)?;

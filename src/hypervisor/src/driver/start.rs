@@ -18,15 +18,16 @@ use tracing::warn;
 
 use super::console::tail;
 use super::link_spec;
+use super::sweep::MISSING_PASSES;
+use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
 use crate::record::{InstanceRecord, Record, Stage, TunnelRecord};
 use crate::state::Publisher;
 
-/// How often the provider is asked while a VM has no address yet.
-const ADDRESS_POLL: Duration = Duration::from_millis(250);
-/// How often the provider is asked whether the VM still lives while its agent is waited for.
-const ALIVE_POLL: Duration = Duration::from_secs(1);
+/// Pauses between the questions whether the VM still lives while its agent is waited for.
+const FIRST_ALIVE: Duration = Duration::from_secs(1);
+const LONGEST_ALIVE: Duration = Duration::from_secs(5);
 /// How long the kernel is given to remove the devices of a namespace that is gone.
 const VNI_PATIENCE: Duration = Duration::from_secs(5);
 const VNI_POLL: Duration = Duration::from_millis(200);
@@ -34,12 +35,12 @@ const VNI_POLL: Duration = Duration::from_millis(200);
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// The start of one sandbox.
-struct Start {
-    context: Arc<Context>,
-    publisher: Arc<Publisher>,
-    record: Record,
-    console: Option<Console>,
-    deadline: Instant,
+pub(super) struct Start {
+    pub(super) context: Arc<Context>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) record: Record,
+    pub(super) console: Option<Console>,
+    pub(super) deadline: Instant,
 }
 
 /// Starts the VM and answers the record of a running sandbox.
@@ -67,6 +68,7 @@ pub(super) async fn start(
 impl Start {
     async fn run(&mut self, began: Instant) -> Result<(), Failure> {
         self.publisher.phase("start recorded", began, String::new());
+        self.wait_until_ready().await?;
         let pod = self.observe().await?;
         let spec = self.spec(&pod)?;
         self.open_link().await?;
@@ -78,6 +80,12 @@ impl Start {
         self.write().await?;
         self.publisher.phase("running recorded", recording, String::new());
         Ok(())
+    }
+
+    /// After a restart the provider may not have answered yet whether it is usable.
+    async fn wait_until_ready(&self) -> Result<(), Failure> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.context.readiness.within(left.saturating_sub(ANSWER_MARGIN)).await.map(drop)
     }
 
     /// The link process may be gone since CreateVM; better known before there is a VM.
@@ -170,44 +178,8 @@ impl Start {
         })
     }
 
-    /// Asks for the VM and waits until it has an address.
-    async fn make_vm(&mut self, spec: &VmSpec) -> Result<(Instance, IpAddr), Failure> {
-        let began = Instant::now();
-        let key = self.record.key();
-        let parts = self.context.parts.clone();
-        let request = &self.record.request;
-        parts.ledger.intend(&key, &request.pod_namespace, &request.pod_name).await;
-        let provider = |source| Failure::Provider { sandbox: key.sandbox.clone(), source: Box::new(source) };
-        let mut instance = parts.provider.create(&key, spec).await.map_err(provider)?;
-        self.publisher.phase("VM created", began, format!("{} {}", parts.provider.name(), instance.id));
-        let waiting = Instant::now();
-        let address = loop {
-            self.console.clone_from(&instance.console);
-            self.note(&instance).await?;
-            if instance.state == VmState::Stopped {
-                return Err(self.died(&instance).await);
-            }
-            if let Some(address) = instance.addresses.first() {
-                break *address;
-            }
-            tokio::time::sleep(ADDRESS_POLL).await;
-            instance = match parts.provider.get(&key).await {
-                Ok(Some(found)) => found,
-                Ok(None) => return Err(self.died(&instance).await),
-                Err(e) if e.kind.may_pass() => {
-                    warn!(sandbox = %key.sandbox, error = %e, "cannot ask for the VM's address; asking again");
-                    instance
-                }
-                Err(e) => return Err(provider(e)),
-            };
-        };
-        parts.ledger.assign(&key, &instance).await;
-        self.publisher.phase("address known", waiting, address.to_string());
-        Ok((instance, address))
-    }
-
     /// Records what is known of the VM, when that is news.
-    async fn note(&mut self, instance: &Instance) -> Result<(), Failure> {
+    pub(super) async fn note(&mut self, instance: &Instance) -> Result<(), Failure> {
         if let Some(Console::File(path)) = &instance.console {
             self.publisher.console(path.display().to_string());
         }
@@ -277,20 +249,27 @@ impl Start {
         self.publisher.phase_between("agent answered", from, agent, String::new());
     }
 
-    /// Returns when the provider says that the VM no longer runs. An unanswered question is no answer.
+    /// Returns when the provider says that the VM no longer runs, or does not know it several times in a row. An unanswered question is no answer.
     async fn until_dead(&self) {
         let key = self.record.key();
-        loop {
-            tokio::time::sleep(ALIVE_POLL).await;
+        let mut pauses = Backoff::new(FIRST_ALIVE, LONGEST_ALIVE);
+        let (mut missing, mut hint) = (0, None);
+        while missing < MISSING_PASSES {
+            tokio::time::sleep(pauses.next(hint)).await;
+            hint = None;
             match self.context.parts.provider.get(&key).await {
-                Ok(Some(instance)) if instance.state != VmState::Stopped => {}
-                Ok(_) => return,
-                Err(e) => warn!(sandbox = %key.sandbox, error = %e, "cannot ask whether the VM lives"),
+                Ok(Some(instance)) if instance.state == VmState::Stopped => return,
+                Ok(Some(_)) => missing = 0,
+                Ok(None) => missing += 1,
+                Err(e) => {
+                    hint = e.retry_after;
+                    warn!(sandbox = %key.sandbox, error = %e, "cannot ask whether the VM lives");
+                }
             }
         }
     }
 
-    async fn died(&self, instance: &Instance) -> Failure {
+    pub(super) async fn died(&self, instance: &Instance) -> Failure {
         let console = tail(instance.console.as_ref()).await;
         let (sandbox, vm) = (self.record.sandbox.clone(), instance.id.clone());
         Failure::VmDied { sandbox, vm, during: " while starting", console }
@@ -300,7 +279,7 @@ impl Start {
         Failure::Certificate { sandbox: self.record.sandbox.clone(), source: source.into() }
     }
 
-    async fn write(&self) -> Result<(), Failure> {
+    pub(super) async fn write(&self) -> Result<(), Failure> {
         // Published first: a start that is called off during the write must be unwound with what may be on disk.
         self.publisher.record(&self.record);
         let written = self.context.parts.journal.append(&self.record).await;

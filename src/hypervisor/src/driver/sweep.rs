@@ -19,7 +19,9 @@ use crate::failure::Failure;
 use crate::record::Record;
 
 /// A VM the provider does not know is believed to be gone when that was said so many times in a row: providers forget for a moment.
-const MISSING_PASSES: u32 = 3;
+pub(super) const MISSING_PASSES: u32 = 3;
+/// A provider that takes longer is asked again at the next look.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// A link that takes longer to say who holds its socket has said nothing.
 const LINK_PATIENCE: Duration = Duration::from_secs(5);
@@ -95,7 +97,10 @@ pub(super) enum Sighting {
 
 /// Asks the provider for the VM once.
 pub(super) async fn sight(context: Arc<Context>, record: Record) -> Sighting {
-    match context.parts.provider.get(&record.key()).await {
+    let key = record.key();
+    let asked = context.turns.provider(context.parts.provider.get(&key));
+    let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, asked).await else { return Sighting::Unknown };
+    match answer {
         Ok(Some(instance)) if instance.state == VmState::Stopped => Sighting::Stopped(instance),
         Ok(Some(_)) => Sighting::Alive,
         Ok(None) => Sighting::Missing,

@@ -16,6 +16,7 @@ impl Driver {
     pub(crate) async fn resume(mut self, record: Record) {
         let stage = record.stage_after_restart(&self.context.boot_id);
         info!(sandbox = %record.sandbox, was = ?record.stage, now = ?stage, "taking over");
+        self.context.capacity.hold(&record);
         self.publisher.record(&record);
         self.record = Some(record.clone());
         self.created = sweep::created(&record, self.context.config.unstarted_ttl);
@@ -44,8 +45,13 @@ impl Driver {
 
     /// Removes a VM nobody owns, like that of any sandbox: the record says `stopping` before anything is done, so that a restart goes
     /// on with it. Should even the record fail, the VM is in the provider's list, and the sweep finds it again.
-    pub(crate) async fn remove(self, record: Record, why: String) {
-        self.resume(Record { stage: Stage::Stopping, why: Some(why), ..record }).await;
+    pub(crate) async fn remove(mut self, record: Record, why: String) {
+        self.context.capacity.hold(&record);
+        self.publisher.record(&record);
+        self.publisher.fail(Arc::new(Failure::Recorded(why)));
+        self.record = Some(record);
+        self.begin_unwinding().await;
+        self.run().await;
     }
 
     /// Goes on with a running pod whose record was lost, as after a restart of the service. Answers when the new record is on disk.

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::link_spec;
 use super::patience::{Mending, Patience};
 use super::start::tunnel_spec;
+use crate::backoff;
 use crate::context::Context;
 use crate::record::Record;
 use crate::state::Publisher;
@@ -74,6 +75,7 @@ pub(super) async fn unwind(context: Arc<Context>, publisher: Arc<Publisher>, rec
     remove_pod_dir(&record).await;
     steps.until_done("remove the record", || parts.journal.remove(&record.sandbox)).await;
     context.vnis.release(record.vni);
+    context.capacity.release(&record.sandbox);
     info!(sandbox = %record.sandbox, vm = %record.vm_name, "gone");
 }
 
@@ -82,7 +84,7 @@ async fn delete_vm(context: &Context, steps: &Steps<'_>) {
     let key = steps.record.key();
     let provider = &context.parts.provider;
     let delete = || async {
-        match provider.delete(&key).await {
+        match context.turns.provider(provider.delete(&key)).await {
             // Whatever was not found: when the provider knows no such VM, that is what was asked for.
             Err(error) if error.kind == ErrorKind::NotFound => match provider.get(&key).await {
                 Ok(None) => Ok(()),
@@ -124,7 +126,7 @@ impl Steps<'_> {
         while let Err(error) = step().await {
             tries = tries.saturating_add(1);
             let patience = patience(&error);
-            let (text, pause) = (crate::chain(&error), patience.pause(tries));
+            let (text, pause) = (crate::chain(&error), patience.pause(tries, backoff::roll()));
             self.tell(what, tries, &text, patience.mending, pause);
             self.publisher.failing(what, tries, text);
             tokio::time::sleep(pause).await;

@@ -88,15 +88,15 @@ fn a_sandbox_is_spared_when_any_of_its_vms_is() {
 
 fn owner() -> impl Strategy<Value = Owner> {
     prop_oneof![
-        Just(Owner::Nobody),
-        Just(Owner::Shim("held".into())),
-        prop::sample::select(vec![State::None, State::Created, State::Running, State::Stopping])
+        8 => Just(Owner::Nobody),
+        1 => Just(Owner::Shim("held".into())),
+        1 => prop::sample::select(vec![State::None, State::Created, State::Running, State::Stopping])
             .prop_map(Owner::Sandbox),
     ]
 }
 
 fn observed() -> impl Strategy<Value = Observed> {
-    let node = prop::option::of(prop::sample::select(vec!["here", "there"]));
+    let node = prop::sample::select(vec![Some("here"), Some("here"), Some("here"), Some("there"), None]);
     ("[a-c]", "[1-2]", node, owner()).prop_map(|(sandbox, id, node, owner)| vm(&sandbox, &id, node, owner))
 }
 

@@ -144,7 +144,7 @@ impl Service {
 
     /// Gives the sandbox to a driver that removes it; false when it has an owner by now.
     pub(super) fn remove_unowned(&self, sandbox: &SandboxId, vms: &[&Found], why: String) -> bool {
-        let Some(record) = vms.first().map(|found| self.record_of(found, Stage::Stopping)) else {
+        let Some(record) = vms.first().map(|found| self.record_of(found, Stage::Running)) else {
             return false;
         };
         let begun = self.claim(sandbox, |driver| Box::pin(driver.remove(record, why)));
@@ -240,6 +240,7 @@ impl Service {
                 id: found.instance.id.clone(),
                 addresses: found.instance.addresses.clone(),
             }),
+            creations_unix_ms: Vec::new(),
             created_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             boot_id: context.boot_id.clone(),
             why: None,

@@ -123,7 +123,7 @@ struct Outcome {
 }
 
 async fn delete(output: Output, vms: &Vms, args: &DeleteArgs) -> Result<u8, Failure> {
-    let wanted = if args.orphans { orphans(vms).await? } else { args.ids.clone() };
+    let wanted = if args.orphans { vms.orphans().await? } else { args.ids.clone() };
     let earnest = if args.dry_run { Earnest::DryRun } else { Earnest::Real };
     if earnest == Earnest::Real && !wanted.is_empty() && !confirmed(&wanted, &args.ending)? {
         return Ok(exit::FAILURE);
@@ -137,15 +137,6 @@ async fn delete(output: Output, vms: &Vms, args: &DeleteArgs) -> Result<u8, Fail
     }
     output::answer(output, &outcomes, |outcomes| told(outcomes))?;
     Ok(status(&outcomes))
-}
-
-async fn orphans(vms: &Vms) -> Result<Vec<String>, GcError> {
-    let listed = vms.list().await?.vms;
-    let mut sandboxes: Vec<String> =
-        listed.into_iter().filter(|vm| vm.verdict() == Verdict::Orphan).map(|vm| vm.sandbox).collect();
-    sandboxes.sort();
-    sandboxes.dedup();
-    Ok(sandboxes)
 }
 
 async fn adopt(output: Output, vms: &Vms, args: &AdoptArgs) -> Result<u8, Failure> {

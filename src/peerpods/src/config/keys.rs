@@ -156,7 +156,7 @@ pub const KEYS: &[Key] = &[
         "PEERPODS_LIMIT_PER_NODE",
         "peerpods-limit-per-node",
         "N",
-        "VMs this node may have; negative: no limit",
+        "VMs this node may have at once, those being removed included; negative: no limit",
     ),
     key(
         "link-program",

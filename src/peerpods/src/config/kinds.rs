@@ -127,10 +127,10 @@ pub const VNI: Kind<u32> = Kind {
     show: |vni| (*vni).into(),
 };
 
-/// A number of VMs; negative means no limit, as in `peer-pods-cm`.
-pub const LIMIT: Kind<i32> = Kind {
+/// A whole number, negative ones too.
+pub const WHOLE: Kind<i32> = Kind {
     read: |w| one(w)?.parse().map_err(|_| "expected a whole number".to_owned()),
-    show: |limit| (*limit).into(),
+    show: |number| (*number).into(),
 };
 
 /// A duration longer than nothing.

@@ -27,8 +27,8 @@ const MIB: Kind<u64> = Kind {
     show: |mib| (*mib).into(),
 };
 
-/// Reads the table through the door. `limit` is the node's limit on VMs; negative means none.
-pub fn assemble(door: &mut Door, limit: Option<i32>) -> QemuConfig {
+/// Reads the table through the door.
+pub fn assemble(door: &mut Door) -> QemuConfig {
     let default = QemuConfig::default();
     let config = QemuConfig {
         program: door.take("qemu.program", default.program, &kinds::PROGRAM),
@@ -44,7 +44,6 @@ pub fn assemble(door: &mut Door, limit: Option<i32>) -> QemuConfig {
         min_memory_mib: door.take("qemu.min-memory-mib", default.min_memory_mib, &MIB),
         max_vcpus: door.take("qemu.max-vcpus", default.max_vcpus, &COUNT),
         max_memory_mib: door.take("qemu.max-memory-mib", default.max_memory_mib, &MIB),
-        max_vms: limit.and_then(|limit| u32::try_from(limit).ok()),
         console_limit_mib: door.take("qemu.console-limit-mib", default.console_limit_mib, &MIB),
     };
     for fault in config.faults() {

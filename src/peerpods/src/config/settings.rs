@@ -77,12 +77,11 @@ pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
     let provider_name = door.take("provider", ProviderName::Qemu, &PROVIDER);
     let hypervisor = hypervisor(&mut door);
     door.take("tunnel-type", (), &TUNNEL_TYPE);
-    let limit = door.take_optional("peerpods-limit-per-node", &kinds::LIMIT);
     let link_program = door.take_optional("link-program", &kinds::PROGRAM);
     let client_dir = door.take("client-dir", PathBuf::from("/run/peerpod/client"), &kinds::PATH);
     let log_level = door.take_optional("log-level", &kinds::LOG_FILTER);
     let log_format = door.take("log-format", LogFormat::Text, &LOG_FORMAT);
-    let qemu = qemu::assemble(&mut door, limit);
+    let qemu = qemu::assemble(&mut door);
     let provider = match provider_name {
         ProviderName::Qemu => ProviderSettings::Qemu(qemu),
     };
@@ -111,6 +110,12 @@ const GC: Kind<Collection> =
 const TUNNEL_TYPE: Kind<()> = Kind { read: |w| kinds::word(w, &[("vxlan", ())]), show: |()| "vxlan".into() };
 
 const CLUSTER_ID: Kind<ClusterId> = Kind { read: kinds::parsed, show: |id| id.as_str().into() };
+
+/// Written as a whole number; a negative one means that there is no limit.
+const LIMIT: Kind<Option<u32>> = Kind {
+    read: |w| Ok(u32::try_from((kinds::WHOLE.read)(w)?).ok()),
+    show: |limit| limit.map_or(-1, i64::from).into(),
+};
 
 const INITDATA: Kind<String> = Kind {
     read: |w| {
@@ -164,6 +169,7 @@ fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
         gc_interval: door.take("gc-interval", default.gc_interval, &kinds::DURATION),
         gc_grace: door.take("gc-grace", default.gc_grace, &kinds::DURATION),
         sweep_interval: door.take("sweep-interval", default.sweep_interval, &kinds::DURATION),
+        limit_per_node: door.take("peerpods-limit-per-node", default.limit_per_node, &LIMIT),
         host_interface: door.take_optional("host-interface", &kinds::INTERFACE),
         initdata: door.take_optional("initdata", &INITDATA),
     }

@@ -22,8 +22,23 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         socket(facts),
         subnet(facts),
     ];
+    all.extend(orphans(facts));
     all.extend(facts.directories.iter().map(directory));
     all
+}
+
+/// Said only where a service can be asked.
+fn orphans(facts: &Facts) -> Option<Finding> {
+    let orphans = facts.orphans.as_ref()?;
+    Some(match orphans.len() {
+        0 => ok("orphans", "every VM of this node has its sandbox"),
+        count => bad(
+            "orphans",
+            Level::Warning,
+            format!("{count} VMs of this node have no sandbox: {}", orphans.join(", ")),
+            "`peerpods gc list` says when they are deleted, `peerpods gc delete --orphans` deletes them now",
+        ),
+    })
 }
 
 fn ok(check: &'static str, found: impl Into<String>) -> Finding {
@@ -238,6 +253,7 @@ mod tests {
             }],
             link_program: Ok("/usr/bin/peerpods-link".into()),
             subnet: ("10.158.0.0/24".parse().unwrap(), "ppbr0".to_owned()),
+            orphans: None,
             routes: Ok(vec![("ppbr0".to_owned(), "10.158.0.0/24".parse().unwrap())]),
         }
     }
@@ -284,6 +300,15 @@ mod tests {
         assert_eq!(finding.level, Level::Warning);
         assert!(finding.found.starts_with("TCG"), "{finding:?}");
         assert_eq!(level(&Facts { accel: Accel::Tcg, ..facts }, "acceleration"), Level::Ok);
+    }
+
+    #[test]
+    fn vms_nobody_owns_are_named() {
+        assert!(!findings(&healthy()).iter().any(|f| f.check == "orphans"), "there is no service to ask");
+        assert_eq!(level(&Facts { orphans: Some(Vec::new()), ..healthy() }, "orphans"), Level::Ok);
+        let facts = Facts { orphans: Some(vec!["lost".to_owned()]), ..healthy() };
+        let finding = findings(&facts).into_iter().find(|f| f.check == "orphans").unwrap();
+        assert!(finding.level == Level::Warning && finding.found.contains("lost"), "{finding:?}");
     }
 
     #[test]

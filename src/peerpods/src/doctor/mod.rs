@@ -62,6 +62,8 @@ pub struct Facts {
     pub socket: PathBuf,
     /// Who is on it.
     pub socket_state: SocketState,
+    /// Sandboxes of VMs nobody owns, as the service knows; `None` when there is no service, or it does not say.
+    pub orphans: Option<Vec<String>>,
     /// Directories that must be written to.
     pub directories: Vec<Directory>,
     /// The link program's path; where it was looked for.

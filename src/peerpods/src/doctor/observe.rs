@@ -12,6 +12,7 @@ use peerpods_provider_qemu::QemuConfig;
 
 use super::{Directory, Facts, SocketState, netlink};
 use crate::config::{ProviderSettings, Settings};
+use crate::gc::Vms;
 use crate::programs::Places;
 use crate::roles::link_program;
 use crate::sandbox::netns;
@@ -26,11 +27,20 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Only when a helper thread dies; what is wrong with the machine is in the facts.
 pub async fn observe(settings: &Settings) -> Result<Facts, tokio::task::JoinError> {
     let socket_state = socket(&settings.hypervisor.socket).await;
+    let orphans = match &socket_state {
+        SocketState::Live(_) => orphans(&settings.hypervisor.socket).await,
+        _ => None,
+    };
     let settings = settings.clone();
-    tokio::task::spawn_blocking(move || facts(&settings, socket_state)).await
+    tokio::task::spawn_blocking(move || facts(&settings, socket_state, orphans)).await
 }
 
-fn facts(settings: &Settings, socket_state: SocketState) -> Facts {
+async fn orphans(socket: &Path) -> Option<Vec<String>> {
+    let vms = Vms::new(Service::new(socket.to_owned()));
+    tokio::time::timeout(ANSWER, vms.orphans()).await.ok()?.ok()
+}
+
+fn facts(settings: &Settings, socket_state: SocketState, orphans: Option<Vec<String>>) -> Facts {
     let ProviderSettings::Qemu(qemu) = &settings.provider;
     Facts {
         euid: nix::unistd::geteuid().as_raw(),
@@ -44,6 +54,7 @@ fn facts(settings: &Settings, socket_state: SocketState) -> Facts {
         image_dir: qemu.image.clone(),
         socket: settings.hypervisor.socket.clone(),
         socket_state,
+        orphans,
         directories: directories(settings, qemu),
         link_program: link_program(settings).map_err(|error| error.to_string()),
         subnet: (qemu.subnet, qemu.bridge.clone()),

@@ -35,8 +35,9 @@ fn with_nothing_said_the_defaults_hold() {
     assert_eq!(settings.roles, [Role::Hypervisor]);
     assert_eq!(settings.hypervisor.socket, PathBuf::from("/run/peerpod/hypervisor.sock"));
     assert_eq!(settings.hypervisor.vxlan_port, 9000);
+    assert_eq!(settings.hypervisor.limit_per_node, Some(10));
     let ProviderSettings::Qemu(qemu) = settings.provider;
-    assert_eq!((qemu.bridge.as_str(), qemu.max_vms), ("ppbr0", None));
+    assert_eq!(qemu.bridge, "ppbr0");
 }
 
 #[test]
@@ -82,11 +83,9 @@ fn the_names_of_peer_pods_cm_are_understood() {
     assert_eq!(settings.hypervisor.socket, PathBuf::from("/run/h.sock"));
     assert_eq!(settings.hypervisor.pods_dir, PathBuf::from("/run/p"));
     assert_eq!(settings.hypervisor.start_deadline, Duration::from_secs(5_400));
-    let ProviderSettings::Qemu(qemu) = settings.provider;
-    assert_eq!(qemu.max_vms, Some(3));
-    let ProviderSettings::Qemu(unlimited) =
-        from("", &[("PEERPODS_LIMIT_PER_NODE", "-1")], &[]).unwrap().provider;
-    assert_eq!(unlimited.max_vms, None);
+    assert_eq!(settings.hypervisor.limit_per_node, Some(3));
+    let unlimited = from("", &[("PEERPODS_LIMIT_PER_NODE", "-1")], &[]).unwrap();
+    assert_eq!(unlimited.hypervisor.limit_per_node, None);
 }
 
 #[test]
