@@ -79,6 +79,11 @@ fn the_harness_notices_two_vms_of_one_sandbox() {
 }
 
 #[test]
+fn the_harness_notices_a_cloud_that_makes_a_vm_whenever_it_is_asked() {
+    the_harness_notices(Sabotage::CloudNotIdempotent, Invariant::OneVm);
+}
+
+#[test]
 fn the_harness_notices_a_vm_that_stays() {
     the_harness_notices(Sabotage::DeletionLies, Invariant::NoOrphan);
 }
@@ -105,7 +110,7 @@ fn the_harness_notices_a_fourth_creation() {
 
 #[test]
 fn the_harness_notices_one_vm_too_many() {
-    the_harness_notices(Sabotage::LimitIsLower, Invariant::Limit);
+    the_harness_notices(Sabotage::NoLimit, Invariant::Limit);
 }
 
 #[test]

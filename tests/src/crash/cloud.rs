@@ -20,7 +20,7 @@ use super::world::{Incarnation, Seam, Slot, World};
 pub struct Cloud {
     /// Those there are, by number.
     pub machines: BTreeMap<u64, Machine>,
-    /// When the creations of each sandbox were carried out.
+    /// When the creations of each sandbox were asked for.
     pub creations: BTreeMap<String, Vec<u64>>,
     born: u64,
     /// Creations and deletions of one key are carried out in the order they were asked for.
@@ -154,6 +154,13 @@ impl World {
         Call { luck, takes, fails, loses_answer }
     }
 
+    /// A creation was asked for, whatever becomes of it.
+    fn count_creation(&self, sandbox: &str) {
+        let counted = if self.plan.sabotage == Some(Sabotage::CloudRecreates) { 4 } else { 1 };
+        let times = [self.now()].repeat(counted);
+        self.state().cloud.creations.entry(sandbox.to_owned()).or_default().extend(times);
+    }
+
     /// A creation as the cloud carries it out.
     fn carry_out_creation(&self, key: &VmKey, spec: &VmSpec, luck: &mut Rng) -> Instance {
         let now = self.now();
@@ -163,11 +170,9 @@ impl World {
         let instance = {
             let mut state = self.state();
             let there = state.cloud.machines.values().find(|m| m.key == *key).map(|m| m.instance(now));
-            if there.is_some() {
+            if there.is_some() && self.plan.sabotage != Some(Sabotage::CloudNotIdempotent) {
                 there
             } else {
-                let counted = if self.plan.sabotage == Some(Sabotage::CloudRecreates) { 4 } else { 1 };
-                state.cloud.creations.entry(sandbox.clone()).or_default().extend([now].repeat(counted));
                 (0..copies).map(|_| state.cloud.bear(key, spec, now, luck, blind)).last()
             }
         };
@@ -249,6 +254,7 @@ impl Provider for Incarnation {
         let (slot, sandbox) = self.cloud_slot(key);
         let mut call = self.world.call(&sandbox, "create", self.world.plan.slowest_creation);
         self.point(slot, "create asked", &sandbox).await;
+        self.world.count_creation(&sandbox);
         if let Some(kind) = call.fails {
             self.point_after(slot, call.takes, "create refused", &sandbox).await;
             return Err(error(kind, "create", "the plan says so; nothing was made"));

@@ -97,7 +97,7 @@ impl Journal for Incarnation {
         if self.world.plan.sabotage == Some(Sabotage::JournalLosesOnLoad) {
             records.clear();
         }
-        Ok(Loaded { records, aside: Vec::new() })
+        Ok(Loaded { records, ..Loaded::default() })
     }
 
     async fn append(&self, record: &Record) -> Result<(), JournalError> {

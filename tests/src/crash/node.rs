@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::invariants::{self, Invariant};
+use super::plan::Sabotage;
 use super::world::{Incarnation, World};
 
 /// How long a daemon is given to put everything in order after a start.
@@ -133,7 +134,9 @@ impl Node {
 }
 
 fn configuration(world: &World, state_dir: PathBuf) -> Config {
+    let limit = u32::try_from(world.plan.limit).ok();
     Config {
+        limit_per_node: limit.filter(|_| world.plan.sabotage != Some(Sabotage::NoLimit)),
         pods_dir: world.dir.join("pods"),
         state_dir,
         cluster_id: "simulation".parse().ok(),

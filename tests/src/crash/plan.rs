@@ -77,8 +77,10 @@ pub enum Sabotage {
     LinksDieWithTheDaemon,
     /// The VM is made anew again and again.
     CloudRecreates,
-    /// Fewer VMs are allowed than the service was told.
-    LimitIsLower,
+    /// The service is not told of the limit.
+    NoLimit,
+    /// The cloud makes a VM whenever it is asked to, and hides it for a while.
+    CloudNotIdempotent,
 }
 
 /// Everything that was drawn for one history.
@@ -129,7 +131,7 @@ impl Plan {
             reboots: *luck.pick(&[0, 0, 250]),
             slowest_creation: *luck.pick(&[500, 5_000, 40_000]),
             slowest_deletion: *luck.pick(&[500, 5_000, 40_000]),
-            limit: *luck.pick(&[10, 10]),
+            limit: *luck.pick(&[2, 4, 10, 10]),
             sabotage: None,
         }
     }

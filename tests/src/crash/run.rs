@@ -46,8 +46,10 @@ pub fn play(seed: &Seed, sabotage: Option<Sabotage>, authority: &Path) -> std::i
     }
     let mut plan = Plan::of(seed);
     plan.sabotage = sabotage;
-    if sabotage == Some(Sabotage::LimitIsLower) {
-        plan.limit = 1;
+    match sabotage {
+        Some(Sabotage::NoLimit) => plan.limit = 1,
+        Some(Sabotage::CloudNotIdempotent) => (plan.cloud_faults, plan.blindness) = (200, 1_000),
+        _ => {}
     }
     // The service's jitter is drawn on this thread.
     fastrand::seed(seed.workload);
