@@ -36,6 +36,9 @@ pub struct Machine {
     pub id: String,
     /// Its address, from `running_at` on.
     pub address: IpAddr,
+    /// A deletion was answered with "there is none" while this VM was still invisible. The service cannot know of it until the sweep
+    /// finds it.
+    pub denied: bool,
     spec: VmSpec,
     visible_at: u64,
     running_at: u64,
@@ -120,6 +123,7 @@ impl Cloud {
             key: key.clone(),
             id: format!("i-{number}"),
             address: Ipv4Addr::from_bits(0x0a63_0000 | u32::try_from(number).unwrap_or_default()).into(),
+            denied: false,
             spec: spec.clone(),
             visible_at: now + blind,
             running_at,
@@ -184,7 +188,10 @@ impl World {
     fn carry_out_deletion(&self, key: &VmKey) {
         let now = self.now();
         let gone: Vec<u64> = {
-            let state = self.state();
+            let mut state = self.state();
+            for machine in state.cloud.machines.values_mut().filter(|m| m.key == *key && m.visible_at > now) {
+                machine.denied = true;
+            }
             let ours = state.cloud.machines.iter().filter(|(_, m)| m.key == *key && m.visible_at <= now);
             ours.map(|(number, _)| *number).collect()
         };
