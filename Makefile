@@ -30,6 +30,13 @@ test: packages guest image ## Installs what is missing and runs every test that 
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" PEERPODS_TEST_IMAGE_CACHE="$(PACKAGE_CACHE)" \
 	  cargo test --locked --workspace --all-targets
 
+# How many deaths (POINTS), and which history to replay (SEED=17@230+245) or from which workload to begin (SEED=500).
+.PHONY: crash-test
+crash-test: export PEERPODS_CRASH_POINTS = $(or $(POINTS),3000)
+crash-test: export PEERPODS_CRASH_SEED = $(SEED)
+crash-test: packages ## Kills the node service at every step it takes, in a simulated world; POINTS=10000 for long
+	cargo test --locked -p peerpods-tests --test crash_simulation -- --nocapture
+
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check

@@ -110,6 +110,40 @@ pub fn after_a_write(world: &World) {
     }
 }
 
+/// I2 and I8, in the moment in which a record goes: it is the last thing to go.
+pub fn when_forgotten(world: &World, sandbox: &str) {
+    let mut left = Vec::new();
+    {
+        let state = world.state();
+        let vms = state.cloud.of(sandbox).filter(|machine| !machine.denied);
+        left.extend(vms.map(|machine| (Invariant::NoOrphan, format!("VM {}", machine.id))));
+        let netns = state.pods.sandboxes.get(sandbox).map(|sandbox| sandbox.netns.clone());
+        let here = state.kernel.devices.values().filter(|device| device.lingers_until.is_none());
+        let tunnels = here.filter(|device| Some(&device.netns) == netns.as_ref());
+        left.extend(tunnels.map(|_| (Invariant::NothingLeft, "its tunnel".to_owned())));
+        if state.links.processes.contains_key(sandbox) {
+            left.push((Invariant::NothingLeft, "its link".to_owned()));
+        }
+        if world.dir.join("pods").join(sandbox).exists() {
+            left.push((Invariant::NothingLeft, "its directory".to_owned()));
+        }
+    }
+    for (invariant, what) in left {
+        world.violated(invariant, &format!("the record of {sandbox} went before {what}"));
+    }
+}
+
+/// I2, a moment after a start of the daemon: what was stopped before is not taken for a pod that goes on.
+pub fn when_started(world: &World, service: &Service) {
+    for (id, published) in service.list() {
+        let stopped = world.state().pods.sandboxes.get(id.as_str()).is_some_and(|s| s.stop_answered);
+        if stopped && matches!(published.state, Stage::Created | Stage::Starting | Stage::Running) {
+            let text = format!("StopVM of {id} was answered and the service has it as {}", published.state);
+            world.violated(Invariant::NoOrphan, &text);
+        }
+    }
+}
+
 /// I4, some minutes after a start of the daemon and before the end.
 pub fn when_settled(world: &World, service: &Service) {
     let now = world.now();

@@ -40,6 +40,9 @@ impl Change {
         if world.plan.sabotage == Some(Sabotage::JournalForgets) {
             return;
         }
+        if matches!(self, Change::Forget) {
+            invariants::when_forgotten(world, sandbox);
+        }
         let mut state = world.state();
         match self {
             Change::Keep(record) => state.disk.records.insert(sandbox.to_owned(), *record),

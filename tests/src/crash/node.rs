@@ -89,6 +89,8 @@ impl Node {
     }
 
     async fn settle(&self, service: &Service) {
+        sleep(Duration::from_secs(1)).await;
+        invariants::when_started(&self.world, service);
         sleep(SETTLING).await;
         invariants::when_settled(&self.world, service);
     }

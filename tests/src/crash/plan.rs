@@ -123,7 +123,7 @@ impl Plan {
             seed: seed.workload,
             crashes: seed.crashes.clone(),
             pods: luck.between(2, 7),
-            cloud_faults: *luck.pick(&[0, 0, 40, 120]),
+            cloud_faults: *luck.pick(&[0, 0, 40, 120, 500]),
             write_faults: *luck.pick(&[0, 0, 20]),
             netlink_faults: *luck.pick(&[0, 0, 30]),
             link_faults: *luck.pick(&[0, 0, 20]),
