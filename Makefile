@@ -37,6 +37,11 @@ crash-test: export PEERPODS_CRASH_SEED = $(SEED)
 crash-test: packages ## Kills the node service at every step it takes, in a simulated world; POINTS=10000 for long
 	cargo test --locked -p peerpods-tests --test crash_simulation -- --nocapture
 
+.PHONY: network-cut-test
+network-cut-test: packages image ## The VM's network away for 25 s in the middle of a stream and of a 64 MiB CopyFile
+	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_CUT_SECONDS=$${PEERPODS_CUT_SECONDS:-25} \
+	  cargo test --locked -p peerpods-tests --test network_cut -- --nocapture
+
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check

@@ -47,6 +47,12 @@ impl Daemon {
         fs::write(self.configuration(), text).unwrap();
     }
 
+    /// Puts a line before the others of the configuration file; it counts from the next start.
+    pub fn configure(&self, line: &str) {
+        let others = fs::read_to_string(self.configuration()).unwrap();
+        fs::write(self.configuration(), format!("{line}\n{others}")).unwrap();
+    }
+
     fn configuration(&self) -> PathBuf {
         self.dir.path().join("peerpods.toml")
     }

@@ -98,7 +98,10 @@ fn kill_9_of_the_service_does_not_interrupt_a_streaming_command() {
         for (expected, line) in lines.enumerate() {
             assert_eq!(line.unwrap(), expected.to_string(), "a gap in the stream");
             match expected {
-                15 => daemon.kill_9(),
+                15 => {
+                    daemon.kill_9();
+                    daemon.configure("peerpods-limit-per-node = 1");
+                }
                 40 => daemon.boot(),
                 _ => {}
             }
@@ -107,6 +110,9 @@ fn kill_9_of_the_service_does_not_interrupt_a_streaming_command() {
         let listed = daemon.succeed(&["sandbox", "list", "--output", "json"]);
         assert_eq!(json_text(&listed, "state"), "running", "{listed}");
         assert_eq!(daemon.succeed(&["sandbox", "exec", &stream, "--", "echo", "still here"]), "still here\n");
+        let late = daemon.id("late");
+        let refused = daemon.fail(&["sandbox", "create", "--id", &late, "--pod-network", "10.155.9.0/24"]);
+        assert!(refused.contains("PEERPODS_LIMIT_PER_NODE") && refused.contains("(stream-"), "{refused}");
         drop(daemon.succeed(&["sandbox", "stop", &stream]));
         daemon.assert_nothing_left();
     });

@@ -137,3 +137,64 @@ fn a_second_service_on_the_same_state_is_refused_whatever_its_socket() {
         node.shut_down().await;
     });
 }
+
+#[test]
+fn creations_that_fail_or_lose_their_answer_end_in_one_vm() {
+    on_a_node("creations_that_fail_or_lose_their_answer_end_in_one_vm", || async {
+        let mut node = Node::with_guests(|_| {}).await;
+        node.cloud.script(Operation::Create, Calls::Nth(1), Fault::Fail(ErrorKind::Transient));
+        node.cloud.script(Operation::Create, Calls::Nth(2), Fault::LoseAnswer(ErrorKind::Transient));
+        node.cloud.script(Operation::Get, Calls::Nth(2), Fault::Fail(ErrorKind::Throttled));
+        let (pod, shim) = (Pod::new(25).await, node.shim());
+        let socket = shim.create("unlucky", &pod.path).await.unwrap();
+        shim.start("unlucky").await.unwrap();
+        assert_eq!(
+            (node.cloud.calls(Operation::Create), node.cloud.born()),
+            (2, 1),
+            "adopted, not made again"
+        );
+        assert_eq!(check_agent(&socket).await.unwrap(), 1);
+        shim.stop("unlucky").await.unwrap();
+        node.assert_nothing_left().await;
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn a_permanent_refusal_is_told_after_one_call_and_leaves_nothing() {
+    on_a_node("a_permanent_refusal_is_told_after_one_call_and_leaves_nothing", || async {
+        let mut node = Node::with_bare_vms(|_| {}).await;
+        node.cloud.script(Operation::Create, Calls::All, Fault::Fail(ErrorKind::Quota));
+        let (pod, shim) = (Pod::new(26).await, node.shim());
+        shim.create("refused", &pod.path).await.unwrap();
+        let told = shim.start("refused").await.unwrap_err().to_string();
+        assert!(told.contains("quota code Scripted request") && told.contains("try: "), "{told}");
+        node.assert_nothing_left().await;
+        assert_eq!(node.cloud.calls(Operation::Create), 1);
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn a_full_node_says_who_is_on_it_also_after_a_restart() {
+    on_a_node("a_full_node_says_who_is_on_it_also_after_a_restart", || async {
+        let mut node = Node::with_guests(|config| config.limit_per_node = Some(1)).await;
+        let (pod, other, shim) = (Pod::new(27).await, Pod::new(28).await, node.shim());
+        shim.create("holder", &pod.path).await.unwrap();
+        shim.create("second", &other.path).await.unwrap();
+        shim.start("holder").await.unwrap();
+        let told = shim.start("second").await.unwrap_err().to_string();
+        assert!(told.contains("default/web (holder)") && told.contains("PEERPODS_LIMIT_PER_NODE"), "{told}");
+        node.shut_down().await;
+        node.boot().await;
+        let told = shim.create("third", &other.path).await.unwrap_err().to_string();
+        assert!(told.contains("RESOURCE_EXHAUSTED") && told.contains("default/web (holder)"), "{told}");
+        shim.stop("holder").await.unwrap();
+        node.assert_nothing_left().await;
+        shim.create("third", &other.path).await.unwrap();
+        shim.start("third").await.unwrap();
+        shim.stop("third").await.unwrap();
+        node.assert_nothing_left().await;
+        node.shut_down().await;
+    });
+}

@@ -128,9 +128,9 @@ pub struct Status {
 pub enum GuestState {
     /// No `connect` has succeeded.
     Unknown,
-    /// The agent answered, and the connection it answered on stands.
+    /// The agent answered, and the connection it answered on stands, or a session of a shim has one that works.
     Connected,
-    /// The agent answered once, and that connection broke.
+    /// The agent answered once, and that connection broke. A session may find the guest again.
     Lost,
 }
 

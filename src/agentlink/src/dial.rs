@@ -25,7 +25,7 @@ use crate::tls::{self, Fault, TlsError};
 /// A new attempt starts this often.
 const EVERY: Duration = Duration::from_millis(250);
 /// How long a guest may take to accept a TCP connection.
-const TCP_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const TCP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long it may take for the TLS handshake, under emulation as well.
 const TLS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one question for the agent's health waits; the guest's end holds it until the agent is up.
@@ -35,11 +35,13 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) type Guest = TlsStream<TcpStream>;
 
 /// A [`LinkTarget`], ready to be dialled.
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     name: ServerName<'static>,
     authority: String,
-    tls: TlsConnector,
+    plain: TlsConnector,
+    session: TlsConnector,
 }
 
 /// Why a target cannot be dialled at all.
@@ -57,7 +59,8 @@ impl Target {
             .map_err(|_| TargetError::Name(target.server_name.chars().take(80).collect()))?;
         let tls: Arc<ClientConfig> = tls::near_client(&target.identity)?;
         let authority = target.identity.authority.clone();
-        Ok(Self { address: target.address, name, authority, tls: TlsConnector::from(tls) })
+        let session = TlsConnector::from(tls::offering_session(&tls));
+        Ok(Self { address: target.address, name, authority, plain: TlsConnector::from(tls), session })
     }
 
     /// True when both lead to the same guest; their client certificates may differ.
@@ -65,11 +68,20 @@ impl Target {
         (self.address, &self.name, &self.authority) == (other.address, &other.name, &other.authority)
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> Result<Guest, Fault> {
-        match timeout(TLS_PATIENCE, self.tls.connect(self.name.clone(), tcp)).await {
+    /// TLS for one connection of the shim.
+    pub(crate) async fn shake_hands(&self, tcp: TcpStream, patience: Duration) -> Result<Guest, Fault> {
+        self.handshake(tcp, Purpose::Forward, patience).await
+    }
+
+    async fn handshake(&self, tcp: TcpStream, purpose: Purpose, patience: Duration) -> Result<Guest, Fault> {
+        let tls = match purpose {
+            Purpose::Agent => &self.plain,
+            Purpose::Forward => &self.session,
+        };
+        match timeout(patience, tls.connect(self.name.clone(), tcp)).await {
             Ok(Ok(guest)) => Ok(guest),
             Ok(Err(error)) => Err(tls::judge(&error)),
-            Err(_) => Err(Fault::Passing(format!("the TLS handshake took longer than {TLS_PATIENCE:?}"))),
+            Err(_) => Err(Fault::Passing(format!("the TLS handshake took longer than {patience:?}"))),
         }
     }
 }
@@ -165,7 +177,7 @@ async fn attempt(
 ) -> Result<Guest, Fault> {
     progress.port_open_after.get_or_insert(progress.started.elapsed());
     "the port is open, and the TLS handshake was not over".clone_into(&mut progress.last);
-    let mut guest = target.handshake(tcp).await?;
+    let mut guest = target.handshake(tcp, purpose, TLS_PATIENCE).await?;
     if purpose == Purpose::Agent {
         "the guest accepts our connections, and its agent did not answer Health.Check"
             .clone_into(&mut progress.last);

@@ -5,6 +5,9 @@
 //!          shim → agent: frame by frame, streamed       agent → shim: bytes
 //! ```
 //!
+//! A peer that offers a resumable session (`session.rs`) gets one: its bytes take the same way, and the agent's connection outlives
+//! the peer's. A stock peer offers none.
+//!
 //! Each connection stands alone: one that breaks, or speaks no ttrpc, is closed and logged. No frame is held but the two kinds that are
 //! rewritten. The agent is not started, supervised or asked anything here.
 
@@ -17,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
@@ -28,10 +31,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::frame::FrameError;
 use crate::relay;
-use inbound::Inbound;
+use crate::session::far::{Limits, Sessions, live};
+use crate::session::pulse::FAR_SILENCE;
+use crate::session::{self, PROTOCOL};
+use inbound::{Departs, Inbound};
 
 /// How often the agent's socket is tried while the agent comes up.
 const AGENT_RETRY: Duration = Duration::from_millis(50);
+/// How much is under way between a session and its frames.
+const PIPE: usize = 64 * 1024;
 /// How long a refused peer is listened to, so that it reads the alert before the reset.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -50,6 +58,10 @@ pub struct FarConfig {
     pub handshake_timeout: Duration,
     /// How many peers may be in their handshake at once; more wait in the listener's queue.
     pub max_handshakes: usize,
+    /// How long a session that lost its connection waits for the next. Stock: 150 s, longer than a near end tries.
+    pub session_patience: Duration,
+    /// How many sessions may wait so; beyond it the one that has waited longest is closed.
+    pub max_detached_sessions: usize,
 }
 
 impl FarConfig {
@@ -63,6 +75,8 @@ impl FarConfig {
             agent_patience: Duration::from_secs(150),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 64,
+            session_patience: Duration::from_secs(150),
+            max_detached_sessions: 64,
         }
     }
 }
@@ -89,6 +103,7 @@ struct Inner {
     config: FarConfig,
     netns: String,
     acceptor: TlsAcceptor,
+    sessions: Arc<Sessions<TlsStream<TcpStream>>>,
 }
 
 impl Far {
@@ -97,7 +112,8 @@ impl Far {
     pub fn new(config: FarConfig) -> Self {
         let netns = config.pod_netns.to_string_lossy().into_owned();
         let acceptor = TlsAcceptor::from(config.tls.clone());
-        Self { inner: Arc::new(Inner { config, netns, acceptor }) }
+        let limits = Limits { patience: config.session_patience, detached: config.max_detached_sessions };
+        Self { inner: Arc::new(Inner { config, netns, acceptor, sessions: Sessions::new(limits) }) }
     }
 
     /// Serves until `shutdown` is cancelled, then closes every connection and returns when all are gone. Errors of accepting (no more
@@ -117,7 +133,7 @@ impl Far {
                 let inner = self.inner.clone();
                 let closing = closing.clone();
                 connections.spawn(async move {
-                    closing.run_until_cancelled(inner.connection(tcp, peer, permit)).await;
+                    inner.connection(tcp, peer, permit, &closing).await;
                 });
             }
         };
@@ -140,31 +156,72 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 impl Inner {
-    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    async fn connection(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        closing: &CancellationToken,
+    ) {
         relay::tune(&tcp);
-        let handshake = self.acceptor.accept(tcp).into_fallible();
-        let tls = match timeout(self.config.handshake_timeout, handshake).await {
-            Ok(Ok(tls)) => tls,
-            Ok(Err((error, tcp))) => {
-                tracing::info!(%peer, %error, "TLS handshake failed");
-                linger(tcp).await;
-                return;
-            }
-            Err(_) => {
-                tracing::info!(%peer, after = ?self.config.handshake_timeout, "TLS handshake took too long");
-                return;
-            }
-        };
+        let Some(Some(tls)) = closing.run_until_cancelled(self.handshake(tcp, peer)).await else { return };
         drop(permit);
         tracing::debug!(%peer, "connected");
-        match self.forward(tls).await {
-            Ok(()) => tracing::debug!(%peer, "connection ended"),
-            Err(error) => tracing::warn!(%peer, %error, "connection closed"),
+        if tls.get_ref().1.alpn_protocol() == Some(PROTOCOL) {
+            return Box::pin(self.session(tls, peer, closing)).await;
+        }
+        match closing.run_until_cancelled(self.forward(tls)).await {
+            Some(Err(error)) => tracing::warn!(%peer, %error, "connection closed"),
+            Some(Ok(())) | None => tracing::debug!(%peer, "connection ended"),
         }
     }
 
-    async fn forward(&self, tls: TlsStream<TcpStream>) -> Result<(), ForwardError> {
-        let mut inbound = Inbound::new(tls);
+    async fn handshake(&self, tcp: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
+        let handshake = self.acceptor.accept(tcp).into_fallible();
+        match timeout(self.config.handshake_timeout, handshake).await {
+            Ok(Ok(tls)) => return Some(tls),
+            Ok(Err((error, tcp))) => {
+                tracing::info!(%peer, %error, "TLS handshake failed");
+                linger(tcp).await;
+            }
+            Err(_) => {
+                tracing::info!(%peer, after = ?self.config.handshake_timeout, "TLS handshake took too long");
+            }
+        }
+        None
+    }
+
+    /// A connection for a session: a known one's task gets it, a new one lives here.
+    async fn session(&self, tls: TlsStream<TcpStream>, peer: SocketAddr, closing: &CancellationToken) {
+        session::tune(tls.get_ref().0, FAR_SILENCE);
+        let admitted = self.sessions.admit(tls, self.config.handshake_timeout);
+        let (ticket, first) = match closing.run_until_cancelled(admitted).await {
+            Some(Ok(Some(new))) => new,
+            Some(Ok(None)) | None => return,
+            Some(Err(error)) => return tracing::info!(%peer, %error, "no session was asked for"),
+        };
+        let (ours, agents) = tokio::io::duplex(PIPE);
+        let forwarded = async {
+            if let Err(error) = self.forward(agents).await {
+                tracing::warn!(%peer, %error, "session closed");
+            }
+            // The session delivers what was said last, and ends by itself.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = live(ticket, first, ours, closing) => match ended {
+                Ok(()) => tracing::debug!(%peer, "session ended"),
+                Err(error) => tracing::warn!(%peer, %error, "session closed"),
+            },
+            () = forwarded => {}
+        }
+    }
+
+    async fn forward<S>(&self, peer: S) -> Result<(), ForwardError>
+    where
+        S: AsyncRead + AsyncWrite + Departs + Unpin,
+    {
+        let mut inbound = Inbound::new(peer);
         if inbound.is_over().await? {
             return Ok(());
         }
@@ -195,9 +252,9 @@ impl Inner {
 }
 
 /// Bytes from the agent to the shim; the agent's end becomes the connection's.
-async fn downlink(
+async fn downlink<S: AsyncWrite>(
     mut from: tokio::net::unix::OwnedReadHalf,
-    mut to: WriteHalf<TlsStream<TcpStream>>,
+    mut to: WriteHalf<S>,
 ) -> Result<(), ForwardError> {
     tokio::io::copy(&mut from, &mut to).await?;
     Ok(to.shutdown().await?)

@@ -11,6 +11,8 @@
 //!                 daemon ([`process`], [`ca`])
 //! ```
 //!
+//! Between our own two ends the bytes go in a resumable session (`session.rs`), which outlives its TCP connection; with a stock peer, plainly.
+//!
 //! The near end copies bytes and holds one client certificate; only the daemon holds the authority ([`ca`]).
 
 pub mod ca;
@@ -24,6 +26,7 @@ pub mod near;
 pub mod process;
 mod relay;
 pub mod rewrite;
+mod session;
 pub mod tls;
 
 pub use link::{Connected, Link, LinkError, LinkIdentity, LinkSpec, LinkTarget, ShimProcess, Shims};

@@ -61,6 +61,16 @@ pub(crate) fn tune(stream: &TcpStream) {
     }
 }
 
+/// A peer that vanished is noticed after half a minute on this connection, which carries nothing: its loss is only something to know.
+pub(crate) fn notice_silence(stream: &TcpStream) {
+    let set = setsockopt(stream, sockopt::TcpKeepIdle, &15)
+        .and_then(|()| setsockopt(stream, sockopt::TcpKeepInterval, &5))
+        .and_then(|()| setsockopt(stream, sockopt::TcpKeepCount, &3));
+    if let Err(error) = set {
+        tracing::debug!(%error, "cannot set keep-alive");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

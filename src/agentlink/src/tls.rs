@@ -16,6 +16,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{AlertDescription, ClientConfig, Error, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::link::LinkIdentity;
+use crate::session::PROTOCOL;
 
 /// Why a TLS configuration could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -111,8 +112,16 @@ pub fn near_client(identity: &LinkIdentity) -> Result<Arc<ClientConfig>, TlsErro
     Ok(Arc::new(config))
 }
 
+/// The same end, offering a resumable session (`session.rs`); a peer that knows nothing of ALPN does not answer to the offer.
+pub(crate) fn offering_session(near: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = near.clone();
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    Arc::new(config)
+}
+
 /// The far end: requires a client certificate that `client_ca` signed, or that *is* one of `client_ca`'s certificates (a stock
-/// daemon sends its self-signed, non-CA client certificate as the only root).
+/// daemon sends its self-signed, non-CA client certificate as the only root). Agrees to a resumable session with a client that offers
+/// one (`session.rs`); one that offers nothing by ALPN, as a stock one, is served plainly.
 ///
 /// # Errors
 /// [`TlsError`] says which text is at fault, never its content.
@@ -132,6 +141,7 @@ pub fn far_server(keys: FarKeys<'_>, min: MinVersion) -> Result<Arc<ServerConfig
         .map_err(unusable)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -1,7 +1,7 @@
 //! How many VMs this node may have at once, and who has them.
 //!
 //! A sandbox holds a slot from before its Starting record is written until its record is removed, which is after the provider
-//! confirmed the deletion. So the records are the count: [`Capacity::new`] makes the same holders of them after a restart, and a VM
+//! confirmed the deletion. So the records are the count: `Capacity::new` makes the same holders of them after a restart, and a VM
 //! that is being removed counts until it is gone. More holders than the limit (it was lowered) keep what they have; nobody joins them.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl Capacity {
         Ok(())
     }
 
-    /// Counts the record's sandbox if it may have a VM, whatever the limit says: that VM exists.
+    /// Counts a VM that is there, whatever the limit says: one of an earlier run, or one that is adopted or removed without a record.
     pub(crate) fn hold(&self, record: &Record) {
         if record.may_have_vm() {
             self.lock().insert(record.sandbox.clone(), pod(record));

@@ -1,6 +1,6 @@
 //! What every driver shares: the configuration, the seams, and what there is one of on a node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -46,8 +46,8 @@ pub(crate) struct Context {
     pub(crate) authority: ClusterCa,
     pub(crate) vnis: Vnis,
     pub(crate) boot_id: String,
-    /// Sandboxes whose records were unreadable at start.
-    pub(crate) unreadable: BTreeSet<SandboxId>,
+    /// Sandboxes whose records were unreadable at start, with the tunnel's identifier where it could be made out. It is kept for them.
+    pub(crate) unreadable: BTreeMap<SandboxId, Option<u32>>,
 }
 
 impl Context {

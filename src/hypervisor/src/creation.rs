@@ -1,7 +1,7 @@
 //! Whether, when and how a VM is asked for again after a creation failed. Pure: the driver counts, sleeps and calls.
 //!
 //! The rules: a permanent error never loops; after an error that leaves open whether the VM was made, the provider is asked for it
-//! before anything is made again; one sandbox gets at most [`MOST`] creations in [`WINDOW`], by the times in its record; nothing
+//! before anything is made again; one sandbox gets at most `MOST` creations in a `WINDOW`, by the times in its record; nothing
 //! begins that the start's deadline does not cover. A VM that was made and stopped by itself is not made again: its console says why,
 //! the sandbox is unwound, and kubelet comes back with a new one.
 
@@ -118,8 +118,26 @@ impl fmt::Display for Attempts {
     }
 }
 
-/// What a reader can do about a creation that stays failed, when the provider gives no advice of its own.
-pub(crate) fn advice(kind: ErrorKind) -> &'static str {
+/// What a reader can do about a creation that stays failed; nothing when the provider's own error says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advice(Option<&'static str>);
+
+impl Advice {
+    pub(crate) fn on(error: &ProviderError) -> Self {
+        Self(error.hint.is_none().then(|| advice(error.kind)))
+    }
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(text) => write!(f, "; try: {text}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn advice(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Transient => "check that this node reaches the provider, and the provider's status page",
         ErrorKind::Throttled => "start fewer pods at once, or ask the provider for a higher request rate",

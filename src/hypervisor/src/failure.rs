@@ -9,7 +9,7 @@ use peerpods_podvm::SandboxId;
 use peerpods_provider::{ErrorKind, ProviderError};
 
 use crate::capacity::Full;
-use crate::creation::{Attempts, GaveUp};
+use crate::creation::{Advice, Attempts, GaveUp};
 use crate::journal::JournalError;
 
 /// Why a request could not be carried out.
@@ -55,7 +55,7 @@ pub enum Failure {
         source: Box<ProviderError>,
     },
     /// The provider was asked more than once, and there is no VM.
-    #[error("VM of sandbox {sandbox}: {attempts}, and {why}; try: {advice}; the last one")]
+    #[error("VM of sandbox {sandbox}: {attempts}, and {why}{advice}; the last one")]
     Creation {
         /// The sandbox.
         sandbox: SandboxId,
@@ -63,8 +63,8 @@ pub enum Failure {
         attempts: Attempts,
         /// Why no more of it.
         why: GaveUp,
-        /// What to do about it.
-        advice: &'static str,
+        /// What to do about it, when the last error does not say.
+        advice: Advice,
         /// How the last attempt failed.
         #[source]
         source: Box<ProviderError>,

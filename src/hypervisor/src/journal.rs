@@ -2,7 +2,7 @@
 //!
 //! A record holds references (names, ids, addresses, the VNI), never a key. Writing is temp file → fsync → rename → fsync of the
 //! directory, so that a crash leaves the old record or the new one. A file that cannot be read is set aside, named in an error, and
-//! the rest still loads. What a file says and which programs can read it is in [`format`](self::format).
+//! the rest still loads. What a file says and which programs can read it is in `journal/format.rs`.
 
 mod aside;
 mod format;

@@ -207,7 +207,7 @@ async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::R
     let readiness = Readiness::new(parts.provider.name());
     let capacity = Capacity::new(config.limit_per_node, &records);
     let turns = Turns::new();
-    let unreadable = salvaged.into_iter().map(|found| found.sandbox).collect();
+    let unreadable = salvaged.into_iter().map(|found| (found.sandbox, found.vni)).collect();
     let context =
         Context { config, parts, readiness, capacity, turns, cluster, authority, vnis, boot_id, unreadable };
     Ok((context, records))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use peerpods_provider::Facts;
+use peerpods_provider::{ErrorKind, Facts, ProviderError};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -74,37 +74,36 @@ impl Readiness {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut unusable = Some(unusable);
         loop {
-            let answer = tokio::time::timeout(ANSWER_WITHIN, ask(&config, &parts)).await;
-            let pause = match answer {
+            let error = match tokio::time::timeout(ANSWER_WITHIN, ask(&config, &parts)).await {
                 Ok(Ok(ready)) => {
                     self.0.send_replace(State::Ready(Arc::new(ready)));
                     return;
                 }
-                Ok(Err(e)) if may_pass(&e) => {
-                    let pause = backoff.next(hint(&e));
-                    warn!(error = chain(&e), "no VM can be made yet; asking again in {pause:.1?}");
-                    self.0.send_replace(State::Asking(chain(&e)));
-                    pause
-                }
-                Ok(Err(e)) => {
-                    error!(error = chain(&e), "no VM can be made; looking after the sandboxes there are");
-                    self.0.send_replace(State::Unusable(chain(&e)));
-                    if let Some(unusable) = unusable.take() {
-                        unusable(e);
-                    }
-                    MENDING_PAUSE
-                }
-                Err(_) => {
-                    let provider = parts.provider.name();
-                    let text = format!("provider {provider} did not answer within {ANSWER_WITHIN:?}");
-                    warn!("{text}; asking again");
-                    self.0.send_replace(State::Asking(text));
-                    backoff.next(None)
-                }
+                Ok(Err(error)) => error,
+                Err(_) => silent(parts.provider.name()),
             };
-            tokio::time::sleep(pause).await;
+            let why = chain(&error);
+            if may_pass(&error) {
+                let pause = backoff.next(hint(&error));
+                warn!(why, "no VM can be made yet; asking again in {pause:.1?}");
+                self.0.send_replace(State::Asking(why));
+                tokio::time::sleep(pause).await;
+            } else {
+                error!(why, "no VM can be made; looking after the sandboxes there are");
+                self.0.send_replace(State::Unusable(why));
+                if let Some(tell) = unusable.take() {
+                    tell(error);
+                }
+                tokio::time::sleep(MENDING_PAUSE).await;
+            }
         }
     }
+}
+
+fn silent(name: &'static str) -> RunError {
+    let text = format!("no answer within {ANSWER_WITHIN:?}");
+    let error = ProviderError::new(ErrorKind::Transient, "verify", text);
+    RunError::Provider { name, source: error.into() }
 }
 
 fn may_pass(error: &RunError) -> bool {

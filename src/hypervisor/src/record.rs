@@ -84,6 +84,16 @@ impl Record {
         VmKey { cluster: self.cluster.clone(), sandbox: self.sandbox.clone() }
     }
 
+    /// Whether there may be a VM under its key.
+    #[must_use]
+    pub fn may_have_vm(&self) -> bool {
+        match self.stage {
+            Stage::Created => false,
+            Stage::Starting | Stage::Running => true,
+            Stage::Stopping => self.instance.is_some() || !self.creations_unix_ms.is_empty(),
+        }
+    }
+
     /// Why a restarted daemon removes the sandbox, when that was not asked for.
     #[must_use]
     pub fn why_after_restart(&self, boot_id: &str) -> Option<String> {
@@ -94,16 +104,6 @@ impl Record {
             Stage::Created | Stage::Running => return None,
         };
         Some(why.to_owned())
-    }
-
-    /// Whether there may be a VM under its key.
-    #[must_use]
-    pub fn may_have_vm(&self) -> bool {
-        match self.stage {
-            Stage::Created => false,
-            Stage::Starting | Stage::Running => true,
-            Stage::Stopping => self.instance.is_some() || !self.creations_unix_ms.is_empty(),
-        }
     }
 
     /// The stage from which a restarted daemon goes on: a start in flight has failed (its caller saw EOF), and a reboot ended the pod.

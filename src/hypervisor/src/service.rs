@@ -87,7 +87,7 @@ impl Service {
     pub(crate) fn resume(&self, records: Vec<Record>) {
         for record in records {
             let id = record.sandbox.clone();
-            self.spawn(&mut self.lock(), &id, |driver| Box::pin(driver.resume(record)));
+            self.spawn(&mut self.lock(), &id, |driver| Box::pin(driver.resume_recorded(record)));
         }
     }
 

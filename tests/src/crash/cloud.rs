@@ -163,6 +163,7 @@ impl World {
         let counted = if self.plan.sabotage == Some(Sabotage::CloudRecreates) { 4 } else { 1 };
         let times = [self.now()].repeat(counted);
         self.state().cloud.creations.entry(sandbox.to_owned()).or_default().extend(times);
+        invariants::before_a_creation(self, sandbox);
     }
 
     /// A creation as the cloud carries it out.

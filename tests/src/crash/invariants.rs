@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 
 use peerpods_hypervisor::Service;
+use peerpods_hypervisor::record::Stage as RecordStage;
 use peerpods_podvm::admission::State as Stage;
 
 use super::plan::Sabotage;
@@ -83,6 +84,15 @@ pub fn after_a_cloud_event(world: &World) {
     }
     for (invariant, text) in broken {
         world.violated(invariant, &text);
+    }
+}
+
+/// I2, before the cloud is asked for a VM: there is a record that says so.
+pub fn before_a_creation(world: &World, sandbox: &str) {
+    let stage = world.state().disk.records.get(sandbox).map(|record| record.stage);
+    if stage != Some(RecordStage::Starting) {
+        let text = format!("a VM of {sandbox} is asked for and its record says {stage:?}");
+        world.violated(Invariant::NoOrphan, &text);
     }
 }
 

@@ -8,6 +8,7 @@ mod cancel;
 mod death;
 mod finding;
 mod limits;
+mod restart;
 mod subject;
 
 use futures::future::BoxFuture;
@@ -53,6 +54,11 @@ cases![
     cancel::a_dropped_create_leaves_nothing_that_delete_does_not_remove,
     cancel::a_dropped_delete_is_continued_by_the_next,
     cancel::a_delete_beside_a_create_leaves_at_most_what_the_next_removes,
+    restart::a_create_repeated_after_its_caller_died_makes_no_second_vm,
+    restart::what_a_dead_creator_made_is_found_by_get_and_list_and_deleted,
+    restart::a_delete_goes_on_however_often_its_caller_dies,
+    restart::delete_is_ok_for_a_restarted_service_after_all_is_gone,
+    restart::list_answers_a_restarted_service_with_all_that_is_there_and_nothing_else,
 ];
 
 /// A promise that was not kept.

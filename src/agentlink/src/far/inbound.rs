@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -23,7 +23,26 @@ pub(super) struct Inbound<R> {
     read: BytesMut,
 }
 
-impl Inbound<TlsStream<TcpStream>> {
+/// How the end of a peer shows while nothing is read from it.
+pub(super) trait Departs {
+    /// Ends when the peer is gone.
+    fn departed(&self) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+impl Departs for TlsStream<TcpStream> {
+    async fn departed(&self) -> io::Result<()> {
+        self.get_ref().0.ready(relay::PEER_CLOSED).await.map(drop)
+    }
+}
+
+impl Departs for DuplexStream {
+    /// Never: whoever lives a session ends what belongs to it.
+    async fn departed(&self) -> io::Result<()> {
+        std::future::pending().await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Departs + Unpin> Inbound<S> {
     /// Ends when the peer closes. Reads on meanwhile, keeping what comes, up to a bound; beyond it the end of the TCP connection is
     /// noticed, unless the kernel's buffers are full too.
     ///
@@ -35,11 +54,11 @@ impl Inbound<TlsStream<TcpStream>> {
                 return Ok(());
             }
         }
-        self.reader.get_ref().0.ready(relay::PEER_CLOSED).await.map(drop)
+        self.reader.departed().await
     }
 
     /// The same with the way back split off.
-    pub(super) fn split(self) -> (Inbound<ReadHalf<TlsStream<TcpStream>>>, WriteHalf<TlsStream<TcpStream>>) {
+    pub(super) fn split(self) -> (Inbound<ReadHalf<S>>, WriteHalf<S>) {
         let (reader, back) = tokio::io::split(self.reader);
         (Inbound { reader, read: self.read }, back)
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{Answer, Body, GuestState, Lines, Request, Status, VERSION, to_line};
 use crate::dial::{self, DialError, Guest, Target};
 use crate::link::{Connected, LinkTarget};
+use crate::relay;
 
 /// What all tasks of a link process share.
 pub(super) struct State {
@@ -23,6 +24,8 @@ pub(super) struct State {
     pub(super) guest: watch::Sender<Option<Arc<Target>>>,
     /// Connections of the shim that are open.
     pub(super) shims: AtomicUsize,
+    /// Those of them that a session carries over a connection that works.
+    pub(super) carried: AtomicUsize,
     /// Cancelled by `close`.
     pub(super) closing: CancellationToken,
     established: Mutex<Option<Established>>,
@@ -47,6 +50,7 @@ impl State {
             sandbox,
             guest: watch::Sender::new(None),
             shims: AtomicUsize::new(0),
+            carried: AtomicUsize::new(0),
             closing: CancellationToken::new(),
             established: Mutex::new(None),
         }
@@ -56,7 +60,7 @@ impl State {
         let established = self.established.lock().unwrap_or_else(PoisonError::into_inner);
         let guest = match &*established {
             None => GuestState::Unknown,
-            Some(known) if known.watching.is_finished() => GuestState::Lost,
+            Some(known) if known.watching.is_finished() && !self.is_carried() => GuestState::Lost,
             Some(_) => GuestState::Connected,
         };
         Status {
@@ -66,6 +70,11 @@ impl State {
             guest,
             shims: self.shims.load(Ordering::Relaxed),
         }
+    }
+
+    /// A session has a connection: the guest answers its pings.
+    fn is_carried(&self) -> bool {
+        self.carried.load(Ordering::Relaxed) > 0
     }
 
     /// The earlier answer, when the same guest still holds the line. A new client certificate is taken over.
@@ -89,6 +98,7 @@ impl State {
 }
 
 async fn watch_line(mut line: Guest) {
+    relay::notice_silence(line.get_ref().0);
     let mut scrap = [0; 64];
     while line.read(&mut scrap).await.is_ok_and(|read| read > 0) {}
     tracing::warn!("the guest closed the connection its agent had answered on");

@@ -13,9 +13,12 @@ use tokio::sync::watch;
 use super::commands::State;
 use crate::dial::{self, DialError, Guest, Target};
 use crate::relay;
+use crate::session::near::{self as session, Line, NearSessionError};
 
 /// How long a guest that answered before is tried for a further connection. Longer than any shim waits.
 const DIAL_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a connection that broke is tried to be replaced: longer than a shim waits for an answer (runtime-rs: 90 s, Go: 30 s).
+const RESUME_PATIENCE: Duration = Duration::from_secs(120);
 /// How much is taken from a shim whose guest is not there yet; more stays in the kernel's buffer.
 const HOLD: usize = 16 * 1024;
 
@@ -26,6 +29,8 @@ enum ShimError {
     Unreachable(String),
     #[error("the guest was not accepted: {0}")]
     Untrusted(String),
+    #[error(transparent)]
+    Session(#[from] NearSessionError),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -42,21 +47,25 @@ impl From<DialError> for ShimError {
 /// Serves one connection to its end.
 pub(super) async fn serve(state: Arc<State>, shim: UnixStream) {
     let _counted = Counted::new(&state.shims);
-    match forward(shim, state.guest.subscribe()).await {
+    match forward(shim, &state).await {
         Ok(()) => tracing::debug!("a shim's connection ended"),
         Err(error) => tracing::warn!(%error, "a shim's connection was closed"),
     }
 }
 
-async fn forward(mut shim: UnixStream, guest: watch::Receiver<Option<Arc<Target>>>) -> Result<(), ShimError> {
+async fn forward(mut shim: UnixStream, state: &State) -> Result<(), ShimError> {
     let mut early = BytesMut::new();
     if read_more(&mut shim, &mut early).await? == 0 {
         return Ok(());
     }
-    let mut guest = tokio::select! {
-        reached = reach(guest) => reached?,
+    let (mut guest, target) = tokio::select! {
+        reached = reach(state.guest.subscribe()) => reached?,
         gone = hung_up(&mut shim, &mut early) => return Ok(gone?),
     };
+    if session::is_agreed(&guest) {
+        let line = Line { target, newest: state.guest.subscribe(), patience: RESUME_PATIENCE };
+        return Ok(Box::pin(session::forward(shim, early, guest, line, &state.carried)).await?);
+    }
     guest.write_all(&early).await?;
     guest.flush().await?;
     drop(early);
@@ -78,7 +87,7 @@ async fn splice(shim: UnixStream, guest: Guest) -> Result<(), ShimError> {
 }
 
 /// Waits for the daemon to name the guest, then dials it.
-async fn reach(mut guest: watch::Receiver<Option<Arc<Target>>>) -> Result<Guest, ShimError> {
+async fn reach(mut guest: watch::Receiver<Option<Arc<Target>>>) -> Result<(Guest, Arc<Target>), ShimError> {
     let target = loop {
         if let Some(target) = guest.borrow_and_update().clone() {
             break target;
@@ -87,7 +96,7 @@ async fn reach(mut guest: watch::Receiver<Option<Arc<Target>>>) -> Result<Guest,
             return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
         }
     };
-    Ok(dial::until_trusted(&target, DIAL_PATIENCE).await?)
+    Ok((dial::until_trusted(&target, DIAL_PATIENCE).await?, target))
 }
 
 /// Ends when the shim closes; keeps what it says meanwhile, up to a bound. What it says beyond that is not read, its end is noticed.

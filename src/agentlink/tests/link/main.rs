@@ -8,7 +8,11 @@
 mod detach;
 mod limits;
 mod namespaces;
+mod network;
 mod path;
+mod session;
+mod stock;
 mod support;
+mod throughput;
 mod trust;
 mod wire;

@@ -3,15 +3,18 @@
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 use peerpods_agentlink::{Link, LinkError};
+use peerpods_proto::ttrpc::health::CheckRequest;
+use peerpods_proto::ttrpc::health_ttrpc::HealthClient;
 use peerpods_test_require::{Need, require};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-use super::support::{Guest, Sandbox, healthy};
+use super::support::{Guest, Sandbox, healthy, within};
 
 /// Two namespaces joined by a veth pair; both are gone with it.
 struct Wire {
@@ -38,6 +41,11 @@ impl Wire {
             ip(&format!("-n {side} link set wire up"));
         }
         wire
+    }
+
+    /// Cut: nothing gets through, and no socket is told.
+    fn set_cut(&self, state: &str) {
+        ip(&format!("-n {} link set wire {state}", self.vm));
     }
 
     fn power_on(&self) {
@@ -111,4 +119,35 @@ async fn a_vm_that_swallows_attempts_is_found_as_soon_as_it_is_up() {
     // The neighbour table asks once a second; ours must add next to nothing.
     assert!(connected.port_open_after < up_after + Duration::from_millis(1500), "{connected:?}");
     healthy(&sandbox.shim().await).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wire_that_is_cut_and_mended_carries_on_where_it_was() {
+    let needs = [Need::Root, Need::NetworkNamespaces, Need::Program("ip")];
+    if !require("a_wire_that_is_cut_and_mended_carries_on_where_it_was", &needs) {
+        return;
+    }
+    let wire = Wire::new("cut");
+    wire.power_on();
+    let mut guest = Guest::off().await;
+    guest.address = SocketAddr::new(VM_ADDRESS.parse().unwrap(), 15150);
+    let agent = guest.agent().await;
+    guest.serve_on(TcpListener::from_std(listen_in(&wire.vm)).unwrap(), |_| {});
+    let sandbox = Sandbox::new();
+    open_in(&wire.worker, &sandbox);
+    sandbox.links.connect(&sandbox.spec, &guest.target()).await.unwrap();
+    let shim = sandbox.shim().await;
+    healthy(&shim).await.unwrap();
+    for cut_for in [1, 7, 16].map(Duration::from_secs) {
+        wire.set_cut("down");
+        let asked = HealthClient::new(shim.clone());
+        let asked = tokio::spawn(async move { asked.check(within(60), &CheckRequest::new()).await });
+        sleep(cut_for).await;
+        wire.set_cut("up");
+        let mended = Instant::now();
+        asked.await.unwrap().unwrap();
+        println!("cut for {cut_for:?}: traffic resumed {:?} after the network", mended.elapsed());
+        assert!(mended.elapsed() < Duration::from_secs(10), "it took {:?}", mended.elapsed());
+    }
+    assert_eq!(agent.asked.connections.load(Ordering::SeqCst), 2, "the agent noticed");
 }

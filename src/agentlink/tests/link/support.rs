@@ -149,6 +149,19 @@ impl Guest {
         guest
     }
 
+    /// A guest whose end knows nothing of sessions, as a stock one.
+    pub(crate) async fn stock() -> Self {
+        let mut guest = Self::off().await;
+        guest
+            .serve(|config| {
+                let mut tls = (*config.tls).clone();
+                tls.alpn_protocols.clear();
+                config.tls = Arc::new(tls);
+            })
+            .await;
+        guest
+    }
+
     pub(crate) async fn serve(&mut self, adjust: impl FnOnce(&mut FarConfig)) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.serve_on(listener, adjust);

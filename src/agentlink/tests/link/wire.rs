@@ -1,7 +1,7 @@
 //! Frames by hand, and an agent that is a bare socket.
 
-use peerpods_agentlink::Link;
 use peerpods_agentlink::frame::{HEADER_LEN, Header, Kind};
+use peerpods_agentlink::{Link, LinkTarget};
 use peerpods_proto::ttrpc::envelope::{Request, Response};
 use peerpods_proto::ttrpc::health::CheckRequest;
 use protobuf::Message;
@@ -43,6 +43,15 @@ pub(crate) async fn connected(guest: &Guest) -> Sandbox {
 
 /// A guest whose agent is a bare socket: answers the check, and hands over the next connection.
 pub(crate) async fn bare_agent(guest: &Guest, sandbox: &Sandbox) -> (UnixStream, UnixStream) {
+    bare_agent_at(guest, sandbox, &guest.target()).await
+}
+
+/// The same, reached another way.
+pub(crate) async fn bare_agent_at(
+    guest: &Guest,
+    sandbox: &Sandbox,
+    target: &LinkTarget,
+) -> (UnixStream, UnixStream) {
     let listener = UnixListener::bind(&guest.agent_socket).unwrap();
     sandbox.links.open(&sandbox.spec).await.unwrap();
     let check = async {
@@ -55,8 +64,7 @@ pub(crate) async fn bare_agent(guest: &Guest, sandbox: &Sandbox) -> (UnixStream,
         agent.write_all(&[&header.emit()[..], &body].concat()).await.unwrap();
         agent
     };
-    let target = guest.target();
-    let (held, connected) = tokio::join!(check, sandbox.links.connect(&sandbox.spec, &target));
+    let (held, connected) = tokio::join!(check, sandbox.links.connect(&sandbox.spec, target));
     connected.unwrap();
     let mut shim = sandbox.raw_shim().await;
     shim.write_all(&Header { length: 1, stream: 1, kind: Kind::Data, flags: 0 }.emit()).await.unwrap();

@@ -25,6 +25,13 @@ fn every_kind_has_its_row() {
 }
 
 #[test]
+fn advice_is_given_once() {
+    let error = ProviderError::new(ErrorKind::Capacity, "create", "none left");
+    assert!(Advice::on(&error).to_string().starts_with("; try: "));
+    assert_eq!(Advice::on(&error.hint("another zone")).to_string(), "");
+}
+
+#[test]
 fn the_providers_pause_is_kept_unless_the_deadline_comes_first() {
     let hint = Some(Duration::from_secs(20));
     let next = |left| after_failure(ErrorKind::Throttled, hint, at(&[0], 0, left), 0.0);

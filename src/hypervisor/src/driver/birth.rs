@@ -33,13 +33,7 @@ pub(super) async fn birth(context: &Context, publisher: &Publisher, ask: &Ask) -
     publisher.phase("pod network observed", began, format!("{} {}", pod.name, pod.address));
     let record = plan(context, ask)?;
     let written = Instant::now();
-    if let Err(source) = context.parts.journal.append(&record).await {
-        // It may be on the disk all the same, and must not come back as somebody else's identifier.
-        if context.parts.journal.remove(&record.sandbox).await.is_ok() {
-            context.vnis.release(record.vni);
-        }
-        return Err(Failure::Journal { sandbox: ask.sandbox.clone(), source });
-    }
+    write_down(context, &record).await?;
     publisher.phase("recorded", written, String::new());
     publisher.record(&record);
     let opened = Instant::now();
@@ -52,6 +46,15 @@ pub(super) async fn birth(context: &Context, publisher: &Publisher, ask: &Ask) -
     publisher.phase("agent socket made", opened, String::new());
     info!(sandbox = %record.sandbox, pod = %ask.request.pod_name, namespace = %ask.request.pod_namespace, "created");
     Ok(record)
+}
+
+async fn write_down(context: &Context, record: &Record) -> Result<(), Failure> {
+    let Err(source) = context.parts.journal.append(record).await else { return Ok(()) };
+    // It may be on the disk all the same, and must not come back as somebody else's identifier.
+    if context.parts.journal.remove(&record.sandbox).await.is_ok() {
+        context.vnis.release(record.vni);
+    }
+    Err(Failure::Journal { sandbox: record.sandbox.clone(), source })
 }
 
 fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {

@@ -11,7 +11,7 @@ use super::birth::unix_ms;
 use super::start::Start;
 use super::sweep::MISSING_PASSES;
 use crate::backoff::{self, Backoff};
-use crate::creation::{self, Attempts, GaveUp, Next, Standing};
+use crate::creation::{self, Advice, Attempts, GaveUp, Next, Standing};
 use crate::failure::Failure;
 
 /// Pauses between questions for a VM that has no address yet, or that may be there.
@@ -26,7 +26,7 @@ impl Start {
         let key = self.record.key();
         let request = &self.record.request;
         parts.ledger.intend(&key, &request.pod_namespace, &request.pod_name).await;
-        if self.context.unreadable.contains(&key.sandbox) {
+        if self.context.unreadable.contains_key(&key.sandbox) {
             // Whatever was made under this id was made for another pod network.
             parts.provider.delete(&key).await.map_err(|e| self.provider(e))?;
         }
@@ -131,7 +131,7 @@ impl Start {
 
     fn not_created(&self, attempts: Attempts, why: GaveUp, error: ProviderError) -> Failure {
         let sandbox = self.record.sandbox.clone();
-        let advice = creation::advice(error.kind);
+        let advice = Advice::on(&error);
         Failure::Creation { sandbox, attempts, why, advice, source: error.into() }
     }
 

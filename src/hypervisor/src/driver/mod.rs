@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::sweep::Watch;
+use self::unwind::Intent;
 use crate::backoff;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -104,6 +105,8 @@ pub(crate) struct Driver {
     starters: Vec<Reply<()>>,
     created: Instant,
     watch: Watch,
+    /// Whether the disk holds that the sandbox is to go.
+    stop: Intent,
 }
 
 impl Driver {
@@ -123,6 +126,7 @@ impl Driver {
             starters: Vec::new(),
             created: Instant::now(),
             watch: Watch::default(),
+            stop: Intent::Unrecorded,
         }
     }
 
@@ -145,9 +149,7 @@ impl Driver {
                 },
                 done = run_work(&mut self.work) => self.finished(done).await,
                 sighting = in_progress(&mut self.watch.sighting) => self.sighted(sighting).await,
-                look = in_progress(&mut self.watch.look) => if let Some(soon) = self.looked(look).await {
-                    sweep.reset_after(soon);
-                },
+                look = in_progress(&mut self.watch.look) => self.looked(look, &mut sweep).await,
                 () = all_left(&mut self.starters), if !self.starters.is_empty() => {
                     self.stop_because(Failure::Cancelled { sandbox: self.sandbox(), by: "its caller went away" }).await;
                 }
@@ -292,16 +294,15 @@ impl Driver {
         let Some(record) = &mut self.record else {
             return self.publisher.enter(State::Gone);
         };
-        // One that an earlier run recorded is not written again: two hundred of them would hold up the first StopVM.
-        let known = record.stage == Stage::Stopping;
         record.stage = Stage::Stopping;
         record.why = record.why.take().or_else(|| self.publisher.failure());
-        let intent =
-            if known { unwind::Intent::Recorded } else { unwind::record_intent(&self.context, record).await };
+        if self.stop == Intent::Unrecorded {
+            self.stop = unwind::record_intent(&self.context, record).await;
+        }
         self.publisher.record(record);
         self.publisher.enter(State::Stopping);
         unwind::close_link(&self.context, record).await;
-        let unwind = unwind::unwind(self.context.clone(), self.publisher.clone(), record.clone(), intent);
+        let unwind = unwind::unwind(self.context.clone(), self.publisher.clone(), record.clone(), self.stop);
         self.work = Some(Work::Unwind(unwind.boxed()));
     }
 

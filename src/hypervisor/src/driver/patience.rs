@@ -15,8 +15,7 @@ const LONGEST_PAUSE_FOR_A_PERSON: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
     longest: Duration,
-    /// What the provider asked for.
-    hint: Option<Duration>,
+    at_least: Option<Duration>,
     pub(super) mending: Mending,
 }
 
@@ -31,24 +30,26 @@ pub(super) enum Mending {
 
 impl Patience {
     /// For what is on this node.
-    pub(super) const NODE: Self = Self { longest: LONGEST_PAUSE, hint: None, mending: Mending::ByItself };
+    pub(super) const NODE: Self = Self { longest: LONGEST_PAUSE, at_least: None, mending: Mending::ByItself };
 
     /// For a provider's failure to delete.
     pub(super) fn of(error: &ProviderError) -> Self {
         use peerpods_provider::ErrorKind as Kind;
-        let hint = error.retry_after;
+        let at_least = error.retry_after;
         match error.kind {
-            Kind::Transient | Kind::Throttled | Kind::Capacity | Kind::Quota => Self { hint, ..Self::NODE },
+            Kind::Transient | Kind::Throttled | Kind::Capacity | Kind::Quota => {
+                Self { at_least, ..Self::NODE }
+            }
             Kind::Denied | Kind::Invalid | Kind::NotFound => {
-                Self { longest: LONGEST_PAUSE_FOR_A_PERSON, hint, mending: Mending::ByAPerson }
+                Self { longest: LONGEST_PAUSE_FOR_A_PERSON, at_least, mending: Mending::ByAPerson }
             }
         }
     }
 
-    /// The pause after so many failures; `roll` (0 to 1) picks it.
+    /// The pause after so many failures. `roll` (0 to 1) spreads those who fail together.
     pub(super) fn pause(self, tries: u32, roll: f64) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(20));
-        backoff::pause(doubled.min(self.longest), self.hint, roll)
+        backoff::pause(doubled.min(self.longest), self.at_least, roll)
     }
 }
 

@@ -120,31 +120,25 @@ impl Driver {
         }
     }
 
-    /// Takes note of what was seen on this node; answers when to look again if that is to be soon.
-    pub(super) async fn looked(&mut self, look: Look) -> Option<Duration> {
+    /// Takes note of what was seen on this node, and acts on it; `next` is when the next look is due.
+    pub(super) async fn looked(&mut self, look: Look, next: &mut tokio::time::Interval) {
         self.watch.look = None;
         let state = self.publisher.state();
-        let record = self.record.as_ref()?;
+        let Some(record) = &self.record else { return };
         let (netns, socket) = self.watch.note(&look, Instant::now());
-        let observation = Observation {
-            state,
-            age: self.created.elapsed(),
-            netns,
-            socket,
-            attendance: abandoned::Attendance::of(&record.request),
-        };
-        match abandoned::decide(&observation, &Rules::of(&self.context.config)) {
+        let age = self.created.elapsed();
+        let attendance = abandoned::Attendance::of(&record.request);
+        let seen = Observation { state, age, netns, socket, attendance };
+        match abandoned::decide(&seen, &Rules::of(&self.context.config)) {
             Verdict::Unwind(why) => {
-                let reason = why.sentence(&observation, record);
+                let reason = why.sentence(&seen, record);
                 self.stop_because(Failure::Denied { sandbox: self.sandbox(), reason }).await;
-                None
             }
-            Verdict::LookAgain(soon) => Some(soon),
+            Verdict::LookAgain(soon) => next.reset_after(soon),
             Verdict::Fine => {
                 if state == State::Running && look.netns && self.watch.sighting.is_none() {
                     self.watch.sighting = Some(sight(self.context.clone(), record.clone()).boxed());
                 }
-                None
             }
         }
     }

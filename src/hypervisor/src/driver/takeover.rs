@@ -7,12 +7,22 @@ use futures::future::BoxFuture;
 use peerpods_podvm::admission::State;
 use tracing::info;
 
+use super::unwind::Intent;
 use super::{Driver, Reply, Work, reattach, send, sweep};
 use crate::failure::Failure;
 use crate::record::{Record, Stage};
 
 impl Driver {
-    /// Takes over a sandbox from the journal of an earlier run of the service.
+    /// Takes over a sandbox as it was read from the journal: a stop that is on the disk is not written again, or two hundred of them
+    /// would hold up the first StopVM.
+    pub(crate) async fn resume_recorded(mut self, record: Record) {
+        if record.stage == Stage::Stopping {
+            self.stop = Intent::Recorded;
+        }
+        self.resume(record).await;
+    }
+
+    /// Takes over a sandbox of an earlier run of the service, or of a driver that ended early.
     pub(crate) async fn resume(mut self, record: Record) {
         let stage = record.stage_after_restart(&self.context.boot_id);
         info!(sandbox = %record.sandbox, was = ?record.stage, now = ?stage, "taking over");

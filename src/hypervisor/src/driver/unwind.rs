@@ -138,14 +138,14 @@ impl Steps<'_> {
         let record = self.record;
         match mending {
             Mending::ByItself => {
-                warn!(sandbox = %record.sandbox, error, tries, "cannot {what}; trying again in {pause:?}");
+                warn!(sandbox = %record.sandbox, error, tries, "cannot {what}; trying again in {pause:.1?}");
             }
             Mending::ByAPerson => {
                 let id = record.instance.as_ref().map_or("unknown", |instance| instance.id.as_str());
                 error!(
                     sandbox = %record.sandbox, vm = %record.vm_name, vm_id = id, error, tries,
                     "cannot {what}, and this does not mend itself: the VM goes on costing money. Give this node the rights or the \
-                     configuration the error names, or delete the VM by hand; this is tried again in {pause:?}, for ever"
+                     configuration the error names, or delete the VM by hand; this is tried again in {pause:.0?}, for ever"
                 );
             }
         }

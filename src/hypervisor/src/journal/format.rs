@@ -11,7 +11,7 @@
 //! | format | `version` | what changed |
 //! |---|---|---|
 //! | 1 | 1 | – |
-//! | 2 | 1 | `creations_unix_ms`: when the provider was asked to make the VM |
+//! | 2 | 1 | `creations_unix_ms`: when the provider was asked to make the VM; `why` it is removed; `request.unattended` |
 //!
 //! Every format has its files under `tests/fixtures/journal/`, written by the program of its time.
 

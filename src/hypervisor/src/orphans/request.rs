@@ -1,5 +1,6 @@
 //! What a person may ask for: the list with verdicts, removing an orphan now, adopting a VM this node has no record of.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,7 @@ use crate::config::Collection;
 use crate::failure::Failure;
 use crate::record::{InstanceRecord, Record, Stage, TunnelRecord};
 use crate::service::Service;
+use crate::state::Published;
 
 /// A VM with what it is to this node.
 #[derive(Debug, Clone)]
@@ -162,19 +164,8 @@ impl Service {
         vni: u32,
     ) -> Result<(SandboxId, Vec<String>), OrphanError> {
         let missing = |missing: String| OrphanError::Missing { sandbox: sandbox.clone(), missing };
-        let [Judged { found, verdict, .. }] = judged else {
-            let count = judged.len();
-            return Err(missing(format!(
-                "it has {count} VMs, and a sandbox has one; remove them with --remove"
-            )));
-        };
-        let (VmState::Running, Some(remote)) = (found.instance.state, found.instance.addresses.first())
-        else {
-            return Err(missing(format!(
-                "VM {} does not run, or has no address; remove it with --remove",
-                found.instance.id
-            )));
-        };
+        let (one, remote) = reachable(judged).map_err(missing)?;
+        let found = &one.found;
         let observed = self.context.parts.tunnel.observe(&netns).await;
         let pod = observed.map_err(|e| {
             missing(format!(
@@ -183,17 +174,22 @@ impl Service {
                 crate::chain(&e)
             ))
         })?;
-        let tunnel = TunnelRecord { pod_interface: pod.name, remote: *remote };
+        let tunnel = TunnelRecord { pod_interface: pod.name, remote };
         let mut record = Record { netns, vni, tunnel: Some(tunnel), ..self.record_of(found, Stage::Running) };
         // Nobody is at its socket now, and whoever adopts it wants it to live.
-        record.request.unattended = !matches!(verdict, Verdict::HeldByShim(_));
+        record.request.unattended = !matches!(one.verdict, Verdict::HeldByShim(_));
         self.take_over(record).await?;
         Ok((sandbox.clone(), vec![found.instance.id.clone()]))
     }
 
     async fn take_over(&self, record: Record) -> Result<(), OrphanError> {
         let (sandbox, vni) = (record.sandbox.clone(), record.vni);
-        if !self.context.vnis.reserve(vni) {
+        let of_another = |(id, published): &(SandboxId, Published)| {
+            *id != sandbox && published.record.as_ref().is_some_and(|record| record.vni == vni)
+        };
+        let kept_for_it =
+            self.context.unreadable.get(&sandbox) == Some(&Some(vni)) && !self.list().iter().any(of_another);
+        if !kept_for_it && !self.context.vnis.reserve(vni) {
             let missing =
                 format!("VXLAN network identifier {vni} is none, or belongs to another sandbox of this node");
             return Err(OrphanError::Missing { sandbox, missing });
@@ -248,6 +244,18 @@ impl Service {
     }
 }
 
+/// The one VM of a sandbox with the address its tunnel goes to; else what is missing.
+fn reachable(judged: &[Judged]) -> Result<(&Judged, IpAddr), String> {
+    let [one] = judged else {
+        return Err(format!("it has {} VMs, and a sandbox has one; remove them with --remove", judged.len()));
+    };
+    let instance = &one.found.instance;
+    match (instance.state, instance.addresses.first()) {
+        (VmState::Running, Some(remote)) => Ok((one, *remote)),
+        _ => Err(format!("VM {} does not run, or has no address; remove it with --remove", instance.id)),
+    }
+}
+
 fn refuse_unless(one: &Judged, may: impl Fn(&Verdict) -> bool) -> Result<(), OrphanError> {
     if may(&one.verdict) {
         return Ok(());
@@ -269,7 +277,7 @@ impl Verdict {
                 "it belongs to a sandbox of this node, which is {state}; end its pod, or run `peerpods sandbox stop {sandbox}`"
             ),
             Self::HeldByShim(why) => format!(
-                "this node has no record of it, but {why}: end its pod, or take it back with `peerpods gc adopt {sandbox} --netns … --vni …`"
+                "this node has no record of it, but {why}: end its pod (or its peerpods-link process, when the pod is gone), or take it back with `peerpods gc adopt {sandbox} --netns … --vni …`"
             ),
             Self::OtherNode(node) => format!(
                 "node {node} made it; delete it there, or, if that node is gone for good, run `peerpods gc adopt {sandbox} --remove` here"

@@ -140,8 +140,7 @@ async fn a_vm_that_stopped_by_itself_is_told_and_not_made_again() {
 }
 
 #[tokio::test]
-async fn a_provider_that_forgets_a_vm_for_a_moment_does_not_end_its_start() {
-    // The address is not known at first, and the cloud is asked for it.
+async fn a_question_for_the_address_that_fails_does_not_end_a_start() {
     let place = Place::new();
     place.cloud.script(Operation::Create, Calls::All, Fault::StayPending(Duration::from_secs(1)));
     place.cloud.script(Operation::Get, Calls::First(2), Fault::Fail(ErrorKind::Throttled));

@@ -1,0 +1,139 @@
+//! The local side of a session: the shim's connection, or the way to the agent.
+//!
+//! Bytes go from it into the session's state and back, with a connection to the other end or without one.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::carry::{CHUNK, End, TURNS};
+use super::engine::Engine;
+use super::pulse::Role;
+
+/// How long the way to the agent may stay open after the agent has ended: enough to carry what was under way.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The shim's side, or the agent's.
+pub(crate) struct Local<R, W> {
+    source: R,
+    sink: W,
+    source_open: bool,
+    lost: Option<io::Error>,
+    /// When the end was handed on.
+    ended: Option<Instant>,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Local<R, W> {
+    pub(crate) fn new(source: R, sink: W) -> Self {
+        Self { source, sink, source_open: true, lost: None, ended: None }
+    }
+
+    /// Moves what can be moved while there is no connection; ends when the local side is gone.
+    pub(crate) async fn until_lost(&mut self, engine: &mut Engine) -> io::Error {
+        loop {
+            if let Some(error) = self.lost.take() {
+                return error;
+            }
+            poll_fn(|cx| self.poll(cx, engine)).await;
+        }
+    }
+
+    /// The same for ever: what comes for a local side that is gone is forgotten.
+    pub(crate) async fn keep_moving(&mut self, engine: &mut Engine) {
+        loop {
+            poll_fn(|cx| self.poll(cx, engine)).await;
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, engine: &mut Engine) -> Poll<()> {
+        let drained = self.poll_sink(cx, engine);
+        if self.poll_source(cx, engine) || drained { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// True when something was handed on.
+    fn poll_sink(&mut self, cx: &mut Context<'_>, engine: &mut Engine) -> bool {
+        if self.lost.is_some() {
+            return engine.discard();
+        }
+        let mut moved = false;
+        while !engine.incoming.waiting().is_empty() {
+            match Pin::new(&mut self.sink).poll_write(cx, engine.incoming.waiting()) {
+                Poll::Ready(Ok(0)) => return self.lose(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => engine.incoming.consume(written),
+                Poll::Ready(Err(error)) => return self.lose(error),
+                Poll::Pending => return moved,
+            }
+            moved = true;
+        }
+        if engine.incoming.end_waits() {
+            match Pin::new(&mut self.sink).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => engine.incoming.consume_end(),
+                Poll::Ready(Err(error)) => return self.lose(error),
+                Poll::Pending => return moved,
+            }
+            self.ended = Some(Instant::now());
+            moved = true;
+        }
+        moved
+    }
+
+    /// True when something was taken.
+    fn poll_source(&mut self, cx: &mut Context<'_>, engine: &mut Engine) -> bool {
+        let mut moved = false;
+        for _ in 0..TURNS {
+            let room = engine.outgoing.room().min(CHUNK);
+            if !self.source_open || room == 0 {
+                break;
+            }
+            // On the stack: a connection that is silent holds no buffer.
+            let mut scratch = [MaybeUninit::uninit(); CHUNK];
+            let mut read = ReadBuf::uninit(scratch.get_mut(..room).unwrap_or_default());
+            match Pin::new(&mut self.source).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if read.filled().is_empty() => {
+                    engine.outgoing.end();
+                    self.source_open = false;
+                }
+                Poll::Ready(Ok(())) => engine.outgoing.push(read.filled()),
+                Poll::Ready(Err(error)) => {
+                    engine.outgoing.end();
+                    self.source_open = false;
+                    self.lose(error);
+                }
+                Poll::Pending => break,
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    fn lose(&mut self, error: io::Error) -> bool {
+        self.lost.get_or_insert(error);
+        true
+    }
+
+    /// Whether the session is complete by now. The end of the agent's direction ends the whole after a grace, as on a plain connection.
+    pub(super) fn end(&mut self, engine: &Engine, role: Role) -> Option<End> {
+        let (in_over, out_over) = (engine.incoming.end_consumed(), engine.outgoing.end_confirmed());
+        match role {
+            Role::Near => match self.lost.take() {
+                Some(error) => Some(End::Lost(error)),
+                None => (in_over && (out_over || self.grace_is_over())).then_some(End::Over),
+            },
+            Role::Far => (out_over && (in_over || self.lost.is_some())).then_some(End::Over),
+        }
+    }
+
+    fn grace_is_over(&self) -> bool {
+        self.ended.is_some_and(|since| since.elapsed() >= GRACE)
+    }
+
+    pub(super) fn wake(&self, role: Role) -> Option<Instant> {
+        self.ended.filter(|_| role == Role::Near).map(|since| since + GRACE)
+    }
+}

@@ -1,0 +1,141 @@
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::ca::ClusterCa;
+use crate::dial;
+use crate::far::{Far, FarConfig};
+use crate::frame::{Header, Kind};
+use crate::link::{LinkIdentity, LinkTarget};
+use crate::tls::{FarKeys, MinVersion, far_server};
+
+const NAME: &str = "podvm-a";
+const LONG: Duration = Duration::from_secs(30);
+
+/// A far end behind a port that can be shut.
+struct Bed {
+    target: Arc<Target>,
+    agent: UnixListener,
+    gate: JoinHandle<()>,
+    cut: CancellationToken,
+    _far: tokio_util::sync::DropGuard,
+    _dir: tempfile::TempDir,
+}
+
+impl Bed {
+    async fn new(adjust: impl FnOnce(&mut FarConfig)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = ClusterCa::load_or_create(dir.path()).unwrap();
+        let (server, client) = (ca.issue_server(NAME).unwrap(), ca.issue_client("link").unwrap());
+        let authority = ca.certificate_pem().to_owned();
+        let keys =
+            FarKeys { certificate: &server.certificate, key: server.expose_key(), client_ca: &authority };
+        let tls = far_server(keys, MinVersion::default()).unwrap();
+        let socket = dir.path().join("agent.sock");
+        let agent = UnixListener::bind(&socket).unwrap();
+        let mut config = FarConfig::new(tls, socket, "/n".into());
+        adjust(&mut config);
+        let stop = CancellationToken::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = listener.local_addr().unwrap();
+        let stopped = stop.clone();
+        tokio::spawn(async move { Far::new(config).serve(listener, stopped).await });
+        let gate = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = gate.local_addr().unwrap();
+        let cut = CancellationToken::new();
+        let gate = tokio::spawn(let_through(gate, far, cut.clone()));
+        let (certificate, key) = (client.certificate.clone(), client.expose_key().to_owned());
+        let identity = LinkIdentity { certificate, key, authority };
+        let target = LinkTarget { address, server_name: NAME.to_owned(), identity, deadline: LONG };
+        let target = Arc::new(Target::new(&target).unwrap());
+        Self { target, agent, gate, cut, _far: stop.drop_guard(), _dir: dir }
+    }
+
+    /// A shim and its agent, one byte exchanged; what becomes of the session.
+    async fn session(
+        &self,
+        patience: Duration,
+    ) -> (UnixStream, UnixStream, JoinHandle<Result<(), NearSessionError>>) {
+        let (shim, ours) = UnixStream::pair().unwrap();
+        let target = self.target.clone();
+        let first = dial::until_trusted(&target, LONG).await.unwrap();
+        let newest = watch::Sender::new(Some(target.clone())).subscribe();
+        let line = Line { target, newest, patience };
+        let task = tokio::spawn(async move {
+            let early = frame(b'a')[..].into();
+            forward(ours, early, first, line, &AtomicUsize::new(0)).await
+        });
+        let (mut agent, _) = timeout(LONG, self.agent.accept()).await.unwrap().unwrap();
+        agent.read_exact(&mut [0; 11]).await.unwrap();
+        (shim, agent, task)
+    }
+
+    /// Every connection breaks, and the port is shut.
+    fn cut_for_good(&self) {
+        self.cut.cancel();
+        self.gate.abort();
+    }
+}
+
+async fn let_through(gate: TcpListener, far: SocketAddr, cut: CancellationToken) {
+    loop {
+        let (mut near, _) = gate.accept().await.unwrap();
+        let mut far = TcpStream::connect(far).await.unwrap();
+        let cut = cut.clone();
+        tokio::spawn(async move {
+            cut.run_until_cancelled(tokio::io::copy_bidirectional(&mut near, &mut far)).await
+        });
+    }
+}
+
+fn frame(byte: u8) -> [u8; 11] {
+    let mut frame = [byte; 11];
+    frame[..10].copy_from_slice(&Header { length: 1, stream: 1, kind: Kind::Data, flags: 0 }.emit());
+    frame
+}
+
+#[tokio::test]
+async fn a_cut_that_outlasts_the_patience_closes_the_shim_and_the_agent() {
+    let bed = Bed::new(|config| config.session_patience = Duration::from_secs(2)).await;
+    let (mut shim, mut agent, task) = bed.session(Duration::from_secs(1)).await;
+    bed.cut_for_good();
+    let ended = timeout(LONG, task).await.unwrap().unwrap().unwrap_err();
+    let text = ended.to_string();
+    assert!(matches!(ended, NearSessionError::NotResumed { .. }) && text.contains("within 1s"), "{text}");
+    assert!(text.contains("refused"), "it does not say why: {text}");
+    assert_eq!(shim.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(
+        timeout(LONG, agent.read(&mut [0; 8])).await.unwrap().unwrap_or(0),
+        0,
+        "the agent's side stays"
+    );
+}
+
+#[tokio::test]
+async fn a_shim_that_breaks_off_ends_the_session_at_both_ends() {
+    let bed = Bed::new(|_| {}).await;
+    let (shim, mut agent, task) = bed.session(LONG).await;
+    drop(shim);
+    // It has said all; what it is told now reaches nobody.
+    assert_eq!(timeout(LONG, agent.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
+    agent.write_all(b"x").await.unwrap();
+    let ended = timeout(LONG, task).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(NearSessionError::Shim(_))), "{ended:?}");
+    assert_eq!(timeout(LONG, agent.read(&mut [0; 8])).await.unwrap().unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_session_stays_with_its_guest_and_takes_its_newest_certificate() {
+    let (first, second) = (Bed::new(|_| {}).await, Bed::new(|_| {}).await);
+    let newest = watch::Sender::new(Some(first.target.clone()));
+    let line = Line { target: first.target.clone(), newest: newest.subscribe(), patience: LONG };
+    newest.send_replace(Some(second.target.clone()));
+    assert!(Arc::ptr_eq(&line.target(), &first.target), "it went over to another guest");
+    let renewed = Arc::new((*first.target).clone());
+    newest.send_replace(Some(renewed.clone()));
+    assert!(Arc::ptr_eq(&line.target(), &renewed), "it keeps an old certificate");
+}
