@@ -47,7 +47,18 @@ check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
-	bash -n .ci/run .ci/packages tests/demo
+	bash -n .ci/run .ci/packages tests/demo tests/upgrade
+
+# An older build's daemon and link hand over to this one's. Its checkout and build stay in UPGRADE_DIR for the next time.
+FROM ?= dfd8ffc
+UPGRADE_DIR ?= $(BUILD)/upgrade
+.PHONY: upgrade-test
+upgrade-test: packages image ## A pod lives through the upgrade from commit FROM= to this tree
+	@tests/upgrade "$(FROM)" "$(UPGRADE_DIR)"
+	PEERPODS_REQUIRE_ALL=1 PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_OLD_BUILD="$(UPGRADE_DIR)/build/debug" \
+	  cargo test --locked -p peerpods-tests --test upgrade -- --include-ignored
+	PEERPODS_REQUIRE_ALL=1 PEERPODS_OLD_LINK="$(UPGRADE_DIR)/build/debug/peerpods-link" \
+	  cargo test --locked -p peerpods-agentlink --test link upgrade -- --include-ignored
 
 .PHONY: fmt
 fmt: ## Formats all code
@@ -57,6 +68,12 @@ fmt: ## Formats all code
 bench: packages release image ## What StartVM adds to the time QEMU itself needs
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_LINK_PROGRAM="$(BUILD)/release/peerpods-link" \
 	  cargo bench --locked -p peerpods-tests --bench start
+
+.PHONY: link-memory
+link-memory: packages ## What one link process takes of memory, idle, with a shim, and after 64 MiB
+	cargo build --locked --release -p peerpods-agentlink
+	PEERPODS_REQUIRE_ALL=1 PEERPODS_LINK_PROGRAM="$(BUILD)/release/peerpods-link" \
+	  cargo test --locked -p peerpods-agentlink --test link memory:: -- --nocapture
 
 .PHONY: release
 release:

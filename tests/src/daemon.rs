@@ -15,6 +15,8 @@ pub struct Daemon {
     dir: TempDir,
     image: PathBuf,
     child: Option<Child>,
+    /// Where the programs are, when they are not those of this build.
+    programs: Option<PathBuf>,
 }
 
 /// The pod VM image that `make test` built.
@@ -28,9 +30,19 @@ impl Daemon {
     /// Starts the service with pod VMs from `image` on a bridge and subnet of its own.
     #[must_use]
     pub fn start(image: PathBuf) -> Self {
+        Self::start_from(image, None)
+    }
+
+    /// [`Daemon::start`] with the programs in a directory, as of an older build.
+    #[must_use]
+    pub fn start_with(image: PathBuf, programs: &Path) -> Self {
+        Self::start_from(image, Some(programs.to_owned()))
+    }
+
+    fn start_from(image: PathBuf, programs: Option<PathBuf>) -> Self {
         // Short: the agent sockets below it must fit a socket address.
         let dir = tempfile::Builder::new().prefix("ppq").tempdir_in("/tmp").unwrap();
-        let mut daemon = Self { dir, image, child: None };
+        let mut daemon = Self { dir, image, child: None, programs };
         daemon.write_configuration();
         daemon.boot();
         daemon
@@ -86,6 +98,21 @@ impl Daemon {
         }
     }
 
+    /// [`Daemon::boot`] with the programs of this build from here on: the upgrade.
+    pub fn boot_as_built(&mut self) {
+        self.programs = None;
+        self.boot();
+    }
+
+    /// The programs of the link processes that serve this node's sandboxes.
+    #[must_use]
+    pub fn programs_of_links(&self) -> Vec<PathBuf> {
+        let lines = crate::node::processes_naming(&self.dir.path().display().to_string());
+        let links = lines.iter().filter(|line| line.contains("peerpods-link"));
+        let pids = links.filter_map(|line| line.strip_prefix("process ")?.split_once(':'));
+        pids.filter_map(|(pid, _)| fs::read_link(format!("/proc/{pid}/exe")).ok()).collect()
+    }
+
     /// Ends the service as the kernel's out-of-memory killer would.
     pub fn kill_9(&mut self) {
         let mut child = self.child.take().unwrap();
@@ -96,7 +123,8 @@ impl Daemon {
     /// The program `peerpods` with this node's configuration.
     #[must_use]
     pub fn peerpods(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(built("peerpods"));
+        let program = self.programs.as_ref().map_or_else(|| built("peerpods"), |dir| dir.join("peerpods"));
+        let mut command = Command::new(program);
         command.arg("--config").arg(self.configuration()).args(arguments);
         command
     }

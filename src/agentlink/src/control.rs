@@ -4,8 +4,19 @@
 //! {"v":1,"op":"status"}                → {"v":1,"answer":"status",…}
 //! {"v":1,"op":"connect","target":{…}}  → {"v":1,"answer":"connected",…} | deadline | untrusted   (hanging up stops the dialling)
 //! {"v":1,"op":"close"}                 → {"v":1,"answer":"closing"}, then EOF
+//! a version that is not spoken         → {"v":1,"answer":"unsupported","speaks":{"oldest":1,"newest":1}}
 //! anything else                        → {"v":1,"answer":"error","message":…}
 //! ```
+//!
+//! A link lives as long as its pod, so each side meets older and newer versions of the other. What keeps them together:
+//!
+//! - A request names the **oldest version that understands it**, not the newest its sender knows. What every link does, a daemon of any
+//!   version can ask.
+//! - An answer carries the request's version, and only what that version knows. An answer with a **lower** version than the request,
+//!   or `unsupported`, means that the link does not know the request: the first links answered so too.
+//! - A field that is not known is ignored, one that is missing has a default, a word that is not known reads as "unknown". So new
+//!   fields need no new version; a new operation, or a new meaning, does.
+//! - `status` says which versions are spoken; a link that does not say so speaks 1.
 //!
 //! This module owns the messages and the bounded lines, not what is done about them. Lines may carry a private key: their buffers
 //! are wiped.
@@ -19,10 +30,10 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::link::{Connected, LinkTarget};
+use crate::link::{Connected, LinkTarget, ShimProcess};
 
-/// The version both sides speak. Unknown fields are ignored, so only a change of meaning raises it.
-pub(crate) const VERSION: u32 = 1;
+/// The versions this program speaks, as link and as daemon.
+pub(crate) const SPOKEN: Speaks = Speaks { oldest: 1, newest: 1 };
 /// The longest line in bytes: three PEM texts with room to spare.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
 
@@ -46,15 +57,39 @@ struct ConnectBody {
     target: Box<LinkTarget>,
 }
 
-impl Request {
-    /// Reads a line. The error is the text of the answer; it repeats nothing of the line but the operation's name.
-    pub(crate) fn parse(line: &[u8]) -> Result<Self, String> {
-        let envelope: Envelope<'_> = serde_json::from_slice(line)
-            .map_err(|_| "this is no JSON object with the fields v and op".to_owned())?;
-        if envelope.v != VERSION {
-            return Err(format!("version {} is not spoken here, only {VERSION}", envelope.v));
+/// Why a line is no request that can be served.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It needs a version that is not spoken here.
+    Unsupported,
+    /// It cannot be read. The text repeats nothing of the line but the operation's name.
+    Fault(String),
+}
+
+/// A line that was read: what it asks, and the version its answer must have.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) v: u32,
+    pub(crate) request: Result<Request, Refusal>,
+}
+
+impl Asked {
+    /// Reads a line.
+    pub(crate) fn parse(line: &[u8]) -> Self {
+        let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(line) else {
+            let fault = "this is no JSON object with the fields v and op".to_owned();
+            return Self { v: SPOKEN.oldest, request: Err(Refusal::Fault(fault)) };
+        };
+        if !SPOKEN.includes(envelope.v) {
+            return Self { v: SPOKEN.newest, request: Err(Refusal::Unsupported) };
         }
-        match envelope.op.as_ref() {
+        Self { v: envelope.v, request: Request::parse(&envelope.op, line).map_err(Refusal::Fault) }
+    }
+}
+
+impl Request {
+    fn parse(op: &str, line: &[u8]) -> Result<Self, String> {
+        match op {
             "connect" => serde_json::from_slice(line)
                 .map(|body: ConnectBody| Self::Connect(body.target))
                 .map_err(|error| format!("the target cannot be read: {:?} error", error.classify())),
@@ -70,7 +105,8 @@ impl Request {
 /// A request as it is sent.
 #[derive(Serialize)]
 pub(crate) struct Ask<'a> {
-    v: u32,
+    /// The oldest version that understands it.
+    pub(crate) v: u32,
     op: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a LinkTarget>,
@@ -78,13 +114,13 @@ pub(crate) struct Ask<'a> {
 
 impl<'a> Ask<'a> {
     pub(crate) fn connect(target: &'a LinkTarget) -> Self {
-        Self { v: VERSION, op: "connect", target: Some(target) }
+        Self { v: 1, op: "connect", target: Some(target) }
     }
     pub(crate) fn status() -> Self {
-        Self { v: VERSION, op: "status", target: None }
+        Self { v: 1, op: "status", target: None }
     }
     pub(crate) fn close() -> Self {
-        Self { v: VERSION, op: "close", target: None }
+        Self { v: 1, op: "close", target: None }
     }
 }
 
@@ -100,11 +136,24 @@ pub(crate) struct Answer {
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub(crate) enum Body {
     Connected(Connected),
-    Deadline { address: SocketAddr, after: Duration, last: String },
-    Untrusted { address: SocketAddr, reason: String },
+    Deadline {
+        address: SocketAddr,
+        after: Duration,
+        last: String,
+    },
+    Untrusted {
+        address: SocketAddr,
+        reason: String,
+    },
     Status(Status),
     Closing,
-    Error { message: String },
+    /// The request's version is not spoken.
+    Unsupported {
+        speaks: Speaks,
+    },
+    Error {
+        message: String,
+    },
 }
 
 /// What a link process is doing.
@@ -120,18 +169,49 @@ pub struct Status {
     pub guest: GuestState,
     /// How many connections of the shim are open.
     pub shims: usize,
+    /// Whether a process that connected to the agent socket lives.
+    #[serde(default)]
+    pub shim: ShimProcess,
+    /// The versions of the control protocol it speaks.
+    #[serde(default)]
+    pub speaks: Speaks,
+}
+
+/// A range of versions of the control protocol, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Speaks {
+    /// The oldest.
+    pub oldest: u32,
+    /// The newest.
+    pub newest: u32,
+}
+
+impl Speaks {
+    /// Whether a version is among them.
+    #[must_use]
+    pub fn includes(self, version: u32) -> bool {
+        (self.oldest..=self.newest).contains(&version)
+    }
+}
+
+impl Default for Speaks {
+    /// The first links did not say; they speak 1.
+    fn default() -> Self {
+        Self { oldest: 1, newest: 1 }
+    }
 }
 
 /// What a link knows of its guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuestState {
-    /// No `connect` has succeeded.
-    Unknown,
     /// The agent answered, and the connection it answered on stands, or a session of a shim has one that works.
     Connected,
     /// The agent answered once, and that connection broke. A session may find the guest again.
     Lost,
+    /// No `connect` has succeeded, or the link is newer and its word for it is not known here.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A message as one line, in a buffer that is wiped.
@@ -205,51 +285,4 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_asked_is_what_is_read() {
-        let target = LinkTarget {
-            address: "10.0.0.7:15150".parse().unwrap(),
-            server_name: "podvm-x".to_owned(),
-            identity: crate::link::LinkIdentity {
-                certificate: "c\n".to_owned(),
-                key: "k".to_owned(),
-                authority: "a".to_owned(),
-            },
-            deadline: Duration::from_millis(1500),
-        };
-        let line = to_line(&Ask::connect(&target)).unwrap();
-        let Ok(Request::Connect(read)) = Request::parse(&line) else { panic!("not a connect") };
-        assert_eq!((read.address, read.deadline), (target.address, target.deadline));
-        assert_eq!(read.identity.certificate, "c\n");
-        assert!(matches!(Request::parse(&to_line(&Ask::status()).unwrap()), Ok(Request::Status)));
-        assert!(matches!(Request::parse(&to_line(&Ask::close()).unwrap()), Ok(Request::Close)));
-    }
-
-    #[test]
-    fn other_versions_operations_and_texts_are_told_so() {
-        for (line, expected) in [
-            (r#"{"v":2,"op":"status"}"#, "version 2"),
-            (r#"{"v":1,"op":"dance"}"#, "\"dance\""),
-            (r#"{"v":1}"#, "no JSON object"),
-            ("", "no JSON object"),
-            (r#"{"v":1,"op":"connect","target":{"key":"SECRET"}}"#, "target"),
-        ] {
-            let message = Request::parse(line.as_bytes()).unwrap_err();
-            assert!(message.contains(expected) && !message.contains("SECRET"), "{line}: {message}");
-        }
-    }
-
-    #[tokio::test]
-    async fn lines_are_bounded_and_kept_apart() {
-        let mut lines = Lines::new(&b"one\ntwo\nthr"[..]);
-        assert_eq!(lines.next().await.unwrap().unwrap().as_slice(), b"one");
-        assert_eq!(lines.next().await.unwrap().unwrap().as_slice(), b"two");
-        assert_eq!(lines.next().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        let long = vec![b'x'; MAX_LINE + 1];
-        let error = Lines::new(&long[..]).next().await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    }
-}
+mod tests;

@@ -22,6 +22,7 @@ pub mod far;
 pub mod frame;
 mod health;
 pub mod link;
+mod living;
 pub mod near;
 pub mod process;
 mod relay;

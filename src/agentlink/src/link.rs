@@ -111,6 +111,14 @@ pub enum LinkError {
         /// What TLS said.
         reason: String,
     },
+    /// The link process is of another version and does not know what was asked. What it does know goes on: do without.
+    #[error("the link process of sandbox {sandbox} does not speak version {needed} of the control protocol")]
+    Unsupported {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The version the request needed.
+        needed: u32,
+    },
     /// The link process answered something this version does not understand.
     #[error("the link process of sandbox {sandbox} answered {answer:?}")]
     Protocol {
@@ -126,19 +134,22 @@ pub enum LinkError {
 pub struct Shims {
     /// Connections of the shim that are open now.
     pub connections: usize,
-    /// The process that connected last.
+    /// Whether a process that connected lives.
     pub last: ShimProcess,
 }
 
-/// What is known of the process that connected to the agent socket last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is known of the processes that connected to the agent socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ShimProcess {
-    /// None has connected, or the link cannot tell.
-    Unknown,
-    /// It lives.
+    /// One of them lives.
     Lives,
-    /// It is gone.
+    /// All of them are gone.
     Gone,
+    /// None has connected, or the link cannot tell: it is older than the question, or the shim is in another pid namespace.
+    #[default]
+    #[serde(other)]
+    Unknown,
 }
 
 /// The near ends of this node's links.

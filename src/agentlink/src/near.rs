@@ -7,11 +7,15 @@
 //!
 //! It reads nothing of what it forwards. A connection that never says anything (runtime-rs' log forwarder) is held open and never
 //! dials. Keys come over the control socket and stay in memory. A second `connect` for another guest applies to connections made from
-//! then on; those under way stay with the guest they have. The process ends by `close`, by SIGTERM, or when its directory is gone.
+//! then on; those under way stay with the guest they have.
+//!
+//! The process ends by `close`, by SIGTERM, or when its directory is gone and no shim is connected. It never ends because the daemon is
+//! away, however long: only the daemon's journal knows whether a sandbox still is one.
 
 mod commands;
 pub mod detach;
 mod journal;
+mod peers;
 mod shim;
 
 use std::fs::{self, File};
@@ -19,6 +23,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
@@ -140,7 +145,7 @@ impl Near {
             () = accept_all(&self.control, |stream| commands::serve(self.state.clone(), stream)) => {}
             () = self.state.closing.cancelled() => tracing::info!("asked to close"),
             _ = terminated.recv() => tracing::info!("terminated"),
-            () = self.traces.vanished(&self.places) => return Ok(()),
+            () = self.traces.forsaken(&self.places, &self.state.shims) => return Ok(()),
         }
         for path in [&self.places.agent, &self.places.control] {
             let _ = fs::remove_file(path);
@@ -183,11 +188,12 @@ impl Traces {
         Ok(Self { sockets: [inode(&places.agent)?, inode(&places.control)?], lock })
     }
 
-    /// Ends when the directory is gone, or is another one by now. A log or a socket that somebody removed is not enough: the shim's
-    /// connections live on.
-    async fn vanished(&self, places: &Places) {
+    /// Ends when no name leads to this link any more (its directory is gone, or another one by now) and no shim is connected: nobody
+    /// can reach it. A log or a socket that somebody removed is not enough, and connections that stand are served to their end.
+    async fn forsaken(&self, places: &Places, shims: &AtomicUsize) {
         let missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
-        while !fs::symlink_metadata(&places.dir).is_err_and(missing) && self.some_left(places) {
+        let vanished = || fs::symlink_metadata(&places.dir).is_err_and(missing) || !self.some_left(places);
+        while !vanished() || shims.load(Ordering::Relaxed) > 0 {
             sleep(LOOK_EVERY).await;
         }
     }

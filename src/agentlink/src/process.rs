@@ -4,7 +4,6 @@
 //! process is told its keys over that socket only, after its owner was checked.
 
 mod ask;
-mod kill;
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -18,11 +17,11 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::control::{Ask, Body};
-pub use crate::control::{GuestState, Status};
-use crate::link::{Connected, Link, LinkError, LinkSpec, LinkTarget, ShimProcess, Shims};
+pub use crate::control::{GuestState, Speaks, Status};
+use crate::link::{Connected, Link, LinkError, LinkSpec, LinkTarget, Shims};
+use crate::living::Process;
 use crate::near::Places;
 use ask::{Conversation, Failure};
-use kill::Process;
 
 /// How long a link process may take to answer on its control socket.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -142,21 +141,14 @@ impl Link for LinkProcesses {
 
     async fn shims(&self, spec: &LinkSpec) -> Result<Option<Shims>, LinkError> {
         let status = self.status(spec).await?;
-        Ok(status.map(|status| Shims { connections: status.shims, last: ShimProcess::Unknown }))
+        Ok(status.map(|status| Shims { connections: status.shims, last: status.shim }))
     }
 
     async fn close(&self, spec: &LinkSpec) -> Result<(), LinkError> {
         // Where no link can be, none is.
         let Ok(places) = Places::beside(&spec.agent_socket) else { return Ok(()) };
-        let found = running(&places).await.map_err(|source| unreachable(spec, source))?;
-        if let Some((process, mut conversation)) = found {
-            let asked = conversation.ask(&Ask::close(), CLOSE_PATIENCE).await;
-            if asked.is_err() || !process.ends_within(CLOSE_PATIENCE).await {
-                process.kill();
-            }
-            if !process.ends_within(CLOSE_PATIENCE).await {
-                return Err(unreachable(spec, io::Error::other("it cannot be killed")));
-            }
+        if let Some(conversation) = running(&places).await.map_err(|source| unreachable(spec, source))? {
+            end(conversation).await.map_err(|source| unreachable(spec, source))?;
         }
         for path in [&places.control, &places.agent, &places.log] {
             remove(path).map_err(|source| unreachable(spec, source))?;
@@ -167,16 +159,42 @@ impl Link for LinkProcesses {
     }
 }
 
-/// The process behind the control socket, or behind the agent socket when the other was removed. An error when there may be one.
-async fn running(places: &Places) -> io::Result<Option<(Process, Conversation)>> {
+/// Who listens on the control socket, or on the agent socket when the other was removed. An error when there may be somebody.
+async fn running(places: &Places) -> io::Result<Option<Conversation>> {
     for socket in [&places.control, &places.agent] {
         match Conversation::begin(socket).await {
-            Ok(found) => return Ok(Process::find(found.peer).map(|process| (process, found))),
+            Ok(found) => return Ok(Some(found)),
             Err(error) if is_absent(&error) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(None)
+}
+
+/// Asks the process to close, and kills it when it does not.
+async fn end(mut conversation: Conversation) -> io::Result<()> {
+    if conversation.peer == 0 {
+        return end_unseen(conversation).await;
+    }
+    let Some(process) = Process::find(conversation.peer) else { return Ok(()) };
+    let asked = conversation.ask(&Ask::close(), CLOSE_PATIENCE).await;
+    if asked.is_err() || !process.ends_within(CLOSE_PATIENCE).await {
+        process.kill();
+    }
+    if process.ends_within(CLOSE_PATIENCE).await {
+        Ok(())
+    } else {
+        Err(io::Error::other("it cannot be killed"))
+    }
+}
+
+/// A process outside our pid namespace has no number here: it cannot be killed, but its end hangs up.
+async fn end_unseen(mut conversation: Conversation) -> io::Result<()> {
+    let asked = conversation.ask(&Ask::close(), CLOSE_PATIENCE).await;
+    match (asked, timeout(CLOSE_PATIENCE, conversation.hung_up()).await) {
+        (Ok(Body::Closing), Ok(Ok(()))) => Ok(()),
+        _ => Err(io::Error::other("it does not close, and cannot be killed from this pid namespace")),
+    }
 }
 
 fn remove(path: &std::path::Path) -> io::Result<()> {
@@ -208,6 +226,7 @@ impl Failure {
         match self {
             Failure::Io(source) => unreachable(spec, source),
             Failure::Answer(answer) => LinkError::Protocol { sandbox: spec.sandbox.clone(), answer },
+            Failure::Unsupported(needed) => LinkError::Unsupported { sandbox: spec.sandbox.clone(), needed },
         }
     }
 }

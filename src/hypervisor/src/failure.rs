@@ -226,9 +226,10 @@ fn link_code(error: &LinkError) -> StatusCode {
     match error {
         LinkError::Deadline { .. } => StatusCode::DeadlineExceeded,
         LinkError::Untrusted { .. } => StatusCode::PermissionDenied,
-        LinkError::Start { .. } | LinkError::Unreachable { .. } | LinkError::Protocol { .. } => {
-            StatusCode::Internal
-        }
+        LinkError::Start { .. }
+        | LinkError::Unreachable { .. }
+        | LinkError::Unsupported { .. }
+        | LinkError::Protocol { .. } => StatusCode::Internal,
     }
 }
 

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{Answer, Body, GuestState, Lines, Request, Status, VERSION, to_line};
+use super::peers::Peers;
+use crate::control::{Answer, Asked, Body, GuestState, Lines, Refusal, Request, SPOKEN, Status, to_line};
 use crate::dial::{self, DialError, Guest, Target};
 use crate::link::{Connected, LinkTarget};
 use crate::relay;
@@ -26,6 +27,8 @@ pub(super) struct State {
     pub(super) shims: AtomicUsize,
     /// Those of them that a session carries over a connection that works.
     pub(super) carried: AtomicUsize,
+    /// Who made them.
+    pub(super) peers: Peers,
     /// Cancelled by `close`.
     pub(super) closing: CancellationToken,
     established: Mutex<Option<Established>>,
@@ -51,6 +54,7 @@ impl State {
             guest: watch::Sender::new(None),
             shims: AtomicUsize::new(0),
             carried: AtomicUsize::new(0),
+            peers: Peers::default(),
             closing: CancellationToken::new(),
             established: Mutex::new(None),
         }
@@ -69,6 +73,8 @@ impl State {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             guest,
             shims: self.shims.load(Ordering::Relaxed),
+            shim: self.peers.state(),
+            speaks: SPOKEN,
         }
     }
 
@@ -123,23 +129,24 @@ async fn converse(state: &Arc<State>, stream: UnixStream) -> io::Result<()> {
             Ok(Some(line)) => line,
             Ok(None) => return Ok(()),
             Err(error) => {
-                let _ = answer(&mut write, Body::Error { message: error.to_string() }).await;
+                let _ = answer(&mut write, SPOKEN.oldest, Body::Error { message: error.to_string() }).await;
                 return Err(error);
             }
         };
-        let request = Request::parse(&line);
+        let Asked { v, request } = Asked::parse(&line);
         drop(line);
         match request {
-            Ok(Request::Status) => answer(&mut write, Body::Status(state.status())).await?,
+            Ok(Request::Status) => answer(&mut write, v, Body::Status(state.status())).await?,
             Ok(Request::Close) => {
-                answer(&mut write, Body::Closing).await?;
+                answer(&mut write, v, Body::Closing).await?;
                 state.closing.cancel();
             }
             Ok(Request::Connect(target)) => match connect(state, &target, &mut lines).await? {
-                Some(body) => answer(&mut write, body).await?,
+                Some(body) => answer(&mut write, v, body).await?,
                 None => return Ok(()),
             },
-            Err(message) => answer(&mut write, Body::Error { message }).await?,
+            Err(Refusal::Unsupported) => answer(&mut write, v, Body::Unsupported { speaks: SPOKEN }).await?,
+            Err(Refusal::Fault(message)) => answer(&mut write, v, Body::Error { message }).await?,
         }
     }
 }
@@ -192,6 +199,6 @@ fn concluded(
     }
 }
 
-async fn answer(to: &mut OwnedWriteHalf, body: Body) -> io::Result<()> {
-    to.write_all(&to_line(&Answer { v: VERSION, body })?).await
+async fn answer(to: &mut OwnedWriteHalf, v: u32, body: Body) -> io::Result<()> {
+    to.write_all(&to_line(&Answer { v, body })?).await
 }

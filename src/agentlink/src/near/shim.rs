@@ -47,6 +47,7 @@ impl From<DialError> for ShimError {
 /// Serves one connection to its end.
 pub(super) async fn serve(state: Arc<State>, shim: UnixStream) {
     let _counted = Counted::new(&state.shims);
+    state.peers.note(&shim);
     match forward(shim, &state).await {
         Ok(()) => tracing::debug!("a shim's connection ended"),
         Err(error) => tracing::warn!(%error, "a shim's connection was closed"),

@@ -6,7 +6,9 @@
 )]
 
 mod detach;
+mod ends;
 mod limits;
+mod memory;
 mod namespaces;
 mod network;
 mod path;
@@ -15,4 +17,5 @@ mod stock;
 mod support;
 mod throughput;
 mod trust;
+mod upgrade;
 mod wire;

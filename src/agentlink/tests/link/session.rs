@@ -229,7 +229,7 @@ async fn a_guest_end_that_was_restarted_has_no_session_and_the_shim_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redial_uses_the_certificate_the_daemon_gave_last() {
+async fn a_certificate_renewed_meanwhile_does_not_disturb_a_redial() {
     let guest = Guest::on().await;
     let sandbox = Sandbox::new();
     let (network, mut shim, mut agent) = session(&guest, &sandbox).await;

@@ -1,4 +1,4 @@
-//! Ending a process that is no child of ours, without ending one that got its number later.
+//! Watching and ending a process that is no child of ours, without taking one that got its number later for it.
 
 use std::fs;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 /// A process, known by its number and the time it started.
-#[derive(Debug)]
-pub(super) struct Process {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Process {
     pid: i32,
     started: String,
 }
 
 impl Process {
     /// The process that has this number now; none when there is none.
-    pub(super) fn find(pid: i32) -> Option<Self> {
+    pub(crate) fn find(pid: i32) -> Option<Self> {
         let started = start_of(pid)?;
         Some(Self { pid, started })
     }
 
     /// Waits for its end; false when it is still there.
-    pub(super) async fn ends_within(&self, patience: Duration) -> bool {
+    pub(crate) async fn ends_within(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         while self.lives() {
             if Instant::now() >= until {
@@ -33,13 +33,14 @@ impl Process {
         true
     }
 
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         if self.lives() {
             let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
         }
     }
 
-    fn lives(&self) -> bool {
+    /// Whether it is still there; a zombie is not.
+    pub(crate) fn lives(&self) -> bool {
         start_of(self.pid).is_some_and(|started| started == self.started)
     }
 }
