@@ -17,6 +17,7 @@ pub mod link;
 pub mod node;
 pub mod plan;
 pub mod pod;
+pub mod process;
 pub mod report;
 pub mod rng;
 pub mod run;
