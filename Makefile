@@ -30,6 +30,17 @@ test: packages guest image ## Installs what is missing and runs every test that 
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" PEERPODS_TEST_IMAGE_CACHE="$(PACKAGE_CACHE)" \
 	  cargo test --locked --workspace --all-targets
 
+# How many deaths (POINTS), and which history to replay (SEED=17@230+245) or from which workload to begin (SEED=500).
+.PHONY: crash-test
+crash-test: export PEERPODS_CRASH_POINTS = $(or $(POINTS),3000)
+crash-test: export PEERPODS_CRASH_SEED = $(SEED)
+# At how many system calls the real daemon dies; 0: at every one.
+crash-test: export PEERPODS_CRASH_CALLS = $(or $(CALLS),30)
+crash-test: packages guest ## Kills the node service at every step it takes, in a simulated world; POINTS=10000 for long
+	cargo test --locked -p peerpods-tests --test crash_simulation -- --nocapture
+	cargo build --locked -p peerpods-agentlink
+	[ -n "$(SEED)" ] || PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" cargo test --locked -p peerpods-tests --test crash_process -- --nocapture
+
 .PHONY: network-cut-test
 network-cut-test: packages image ## The VM's network away for 25 s in the middle of a stream and of a 64 MiB CopyFile
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_CUT_SECONDS=$${PEERPODS_CUT_SECONDS:-25} \

@@ -196,6 +196,7 @@ fn ask_the_provider(context: &Context, unusable: Option<Unusable>, shutdown: Can
     };
     tokio::spawn(async move {
         tokio::select! {
+            biased;
             () = readiness.keep_asking(config, parts, give_up) => {}
             () = shutdown.cancelled() => {}
         }

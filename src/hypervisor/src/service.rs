@@ -249,6 +249,7 @@ impl Service {
         self.drivers.spawn(async move {
             let ended = async {
                 tokio::select! {
+                    biased;
                     () = ended => {}
                     () = abandoned => {}
                 }

@@ -1,11 +1,12 @@
 //! What a driver publishes of its sandbox: the only way state leaves it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
 use peerpods_podvm::admission::State;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::record::Record;

@@ -42,6 +42,7 @@ async fn in_turn<T>(turns: &Semaphore, work: impl Future<Output = T>, held: Dura
     let turn = turns.acquire().await.ok();
     tokio::pin!(work);
     tokio::select! {
+        biased;
         done = &mut work => return done,
         () = tokio::time::sleep(held) => drop(turn),
     }
@@ -75,6 +76,7 @@ mod tests {
             assert_eq!(done, 4);
         };
         tokio::select! {
+            biased;
             () = hangs => unreachable!("it hangs"),
             () = next => {}
         }

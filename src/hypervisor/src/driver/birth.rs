@@ -1,10 +1,11 @@
 //! From CreateVM to an agent socket. Nothing that costs money is made here, and a failed birth leaves nothing.
 
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use peerpods_agentlink::LinkError;
 use peerpods_podvm::naming;
+use tokio::time::Instant;
 use tracing::info;
 
 use super::{Ask, link_spec};

@@ -1,9 +1,10 @@
 //! Making the VM: asks for it, counts every time before it, and tries again as [`crate::creation`] decides.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peerpods_provider::{Instance, ProviderError, VmSpec, VmState};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::birth::unix_ms;

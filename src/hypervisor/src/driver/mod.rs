@@ -22,7 +22,6 @@ mod unwind;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
@@ -31,6 +30,7 @@ use peerpods_podvm::SandboxId;
 use peerpods_podvm::admission::{Decision, Event, Request, State, decide, next};
 use peerpods_podvm::annotations::PodRequest;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -144,7 +144,9 @@ impl Driver {
         let Ending { unwind, leave, .. } = self.ending.clone();
         let mut told = false;
         while self.publisher.state() != State::Gone {
+            // Biased, so that the same events have the same history; tokio's budget keeps a flood of requests from starving the rest.
             tokio::select! {
+                biased;
                 message = self.requests.recv() => match message {
                     Some(message) => self.take(message).await,
                     None => return,

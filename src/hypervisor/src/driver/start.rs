@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peerpods_agentlink::{Connected, LinkIdentity, LinkTarget};
 use peerpods_podnet::{TunnelError, TunnelSpec};
@@ -13,6 +13,7 @@ use peerpods_podvm::initdata::InitData;
 use peerpods_podvm::network::{PodInterface, PodNetwork};
 use peerpods_podvm::user_data::{APF_PATH, CloudConfig, File, INITDATA_PATH};
 use peerpods_provider::{Console, Instance, NODE_TAG, UserData, VmSize, VmSpec, VmState};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::console::tail;
@@ -51,7 +52,7 @@ pub(super) async fn start(
 ) -> Result<Record, Failure> {
     let budget = context.config.start_deadline;
     let mut start = Start { context, publisher, record, console: None, deadline: began + budget };
-    let ended = tokio::time::timeout_at(start.deadline.into(), start.run(began)).await;
+    let ended = tokio::time::timeout_at(start.deadline, start.run(began)).await;
     match ended {
         Ok(Ok(())) => Ok(start.record),
         Ok(Err(failure)) => Err(failure),
@@ -223,6 +224,7 @@ impl Start {
         let target = target(&self.context, &self.record, remote, left).map_err(|e| self.certificate(e))?;
         let spec = link_spec(&self.record);
         let connected = tokio::select! {
+            biased;
             connected = self.context.parts.link.connect(&spec, &target) => connected,
             () = self.until_dead() => return Err(self.died(instance).await),
         };

@@ -1,13 +1,14 @@
 //! What no request tells a driver: a sandbox nobody ever started, a pod network that is gone, a VM that stopped by itself.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use peerpods_agentlink::{ShimProcess, Shims};
 use peerpods_podvm::admission::State;
 use peerpods_provider::{Console, Instance, VmState};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::abandoned::{self, Netns, Observation, Rules, Socket, Verdict};

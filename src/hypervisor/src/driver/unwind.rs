@@ -67,6 +67,7 @@ pub(super) async fn unwind(context: Arc<Context>, publisher: Arc<Publisher>, rec
         std::future::pending::<()>().await;
     };
     tokio::select! {
+        biased;
         _ = everything => {}
         () = record_it, if intent == Intent::Unrecorded => {}
     }

@@ -1,10 +1,11 @@
 //! The sweep's decision, from what passes saw. Looks at nothing itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
 use peerpods_podvm::admission::State;
+use tokio::time::Instant;
 
 use crate::config::Config;
 

@@ -25,9 +25,10 @@ mod request;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 pub use decide::{Memory, Observed, Owner, Pass, Rules, Suspicion, Verdict, decide, verdict};
@@ -85,6 +86,7 @@ pub(crate) async fn run(service: Service) {
         }
     };
     tokio::select! {
+        biased;
         () = passes => {}
         () = ending.shutdown.cancelled() => {}
         () = ending.leave.cancelled() => {}
@@ -93,8 +95,7 @@ pub(crate) async fn run(service: Service) {
 
 /// Give or take a tenth, so that the nodes of a cluster do not ask their provider in step.
 fn jittered(interval: Duration) -> Duration {
-    let [random, ..] = uuid::Uuid::new_v4().into_bytes();
-    interval.mul_f64(0.9 + 0.2 * f64::from(random) / 255.0)
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 impl Service {
