@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -140,6 +141,12 @@ pub struct Facts {
 pub trait Provider: Send + Sync {
     /// The name in configuration, logs and metrics: `qemu`, `aws`, …
     fn name(&self) -> &'static str;
+
+    /// How long a VM that was asked for may be missing from [`Provider::get`], [`Provider::list`] and the eyes of
+    /// [`Provider::delete`]: clouds show what they made only some time later. Zero where what was asked for is seen at once.
+    fn visible_within(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Checks configuration, credentials and reachability without making anything.
     ///

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use peerpods_agentlink::LinkTarget;
@@ -36,15 +37,15 @@ pub struct Machine {
     pub id: String,
     /// Its address, from `running_at` on.
     pub address: IpAddr,
-    /// A deletion was answered with "there is none" while this VM was still invisible. The service cannot know of it until the sweep
-    /// finds it.
-    pub denied: bool,
     spec: VmSpec,
     visible_at: u64,
     running_at: u64,
     agent_at: u64,
     dies_at: Option<u64>,
 }
+
+/// The longest a VM is invisible after its birth.
+const BLINDNESS_MS: u64 = 10_000;
 
 const KINDS: [ErrorKind; 7] = [
     ErrorKind::Transient,
@@ -123,7 +124,6 @@ impl Cloud {
             key: key.clone(),
             id: format!("i-{number}"),
             address: Ipv4Addr::from_bits(0x0a63_0000 | u32::try_from(number).unwrap_or_default()).into(),
-            denied: false,
             spec: spec.clone(),
             visible_at: now + blind,
             running_at,
@@ -169,7 +169,7 @@ impl World {
     /// A creation as the cloud carries it out.
     fn carry_out_creation(&self, key: &VmKey, spec: &VmSpec, luck: &mut Rng) -> Instance {
         let now = self.now();
-        let blind = if luck.chance(self.plan.blindness) { luck.between(100, 10_000) } else { 0 };
+        let blind = if luck.chance(self.plan.blindness) { luck.between(100, BLINDNESS_MS) } else { 0 };
         let copies = if self.plan.sabotage == Some(Sabotage::CloudMakesTwo) { 2 } else { 1 };
         let sandbox = key.sandbox.as_str().to_owned();
         let instance = {
@@ -189,10 +189,7 @@ impl World {
     fn carry_out_deletion(&self, key: &VmKey) {
         let now = self.now();
         let gone: Vec<u64> = {
-            let mut state = self.state();
-            for machine in state.cloud.machines.values_mut().filter(|m| m.key == *key && m.visible_at > now) {
-                machine.denied = true;
-            }
+            let state = self.state();
             let ours = state.cloud.machines.iter().filter(|(_, m)| m.key == *key && m.visible_at <= now);
             ours.map(|(number, _)| *number).collect()
         };
@@ -245,6 +242,13 @@ impl Incarnation {
 impl Provider for Incarnation {
     fn name(&self) -> &'static str {
         "simulated"
+    }
+
+    fn visible_within(&self) -> Duration {
+        // From the request on: it is carried out some time later, in its turn.
+        Duration::from_millis(
+            BLINDNESS_MS + 2 * (self.world.plan.slowest_creation + self.world.plan.slowest_deletion),
+        )
     }
 
     async fn verify(&self) -> Result<Facts, ProviderError> {

@@ -76,9 +76,7 @@ pub fn after_a_cloud_event(world: &World) {
     for (sandbox, count) in of.iter().filter(|(_, count)| **count > 1) {
         broken.push((Invariant::OneVm, format!("{sandbox} has {count} VMs")));
     }
-    let known =
-        |cloud: &super::cloud::Cloud| cloud.machines.values().filter(|machine| !machine.denied).count();
-    let (there, limit) = (known(&world.state().cloud), world.plan.limit);
+    let (there, limit) = (world.state().cloud.machines.len(), world.plan.limit);
     if there > limit {
         broken.push((Invariant::Limit, format!("{there} VMs where {limit} are allowed")));
     }
@@ -125,7 +123,7 @@ pub fn when_forgotten(world: &World, sandbox: &str) {
     let mut left = Vec::new();
     {
         let state = world.state();
-        let vms = state.cloud.of(sandbox).filter(|machine| !machine.denied);
+        let vms = state.cloud.of(sandbox);
         left.extend(vms.map(|machine| (Invariant::NoOrphan, format!("VM {}", machine.id))));
         let netns = state.pods.sandboxes.get(sandbox).map(|sandbox| sandbox.netns.clone());
         let here = state.kernel.devices.values().filter(|device| device.lingers_until.is_none());

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerpods_provider::ErrorKind;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::birth::unix_ms;
 use super::link_spec;
 use super::patience::{Mending, Patience};
 use super::start::tunnel_spec;
@@ -19,6 +21,8 @@ use crate::state::Publisher;
 
 /// StopVM is answered after this at the latest; the link's end is retried in the background.
 const CLOSE_BUDGET: Duration = Duration::from_millis(500);
+/// Pauses between deletions while a VM may not be seen yet.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Closes the link within a fraction of the shim's second; [`unwind`] closes it again if that was not enough.
 pub(super) async fn close_link(context: &Context, record: &Record) {
@@ -93,8 +97,24 @@ async fn delete_vm(context: &Context, steps: &Steps<'_>) {
             answer => answer,
         }
     };
-    steps.until_done_with("delete the VM", Patience::of, delete).await;
+    let missed_until = Instant::now() + may_be_missed_for(steps.record, provider.visible_within(), unix_ms());
+    loop {
+        steps.until_done_with("delete the VM", Patience::of, delete).await;
+        let left = missed_until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+    }
     context.parts.ledger.release(&key).await;
+}
+
+/// For how long a deletion may still miss a VM: the one whose creation was called off, or whose answer was lost, may be seen only some
+/// time later. By the wall clock; should that have been set, the sweep finds what was missed.
+fn may_be_missed_for(record: &Record, visible_within: Duration, now_unix_ms: u64) -> Duration {
+    record.creations_unix_ms.last().map_or(Duration::ZERO, |last| {
+        visible_within.saturating_sub(Duration::from_millis(now_unix_ms.saturating_sub(*last)))
+    })
 }
 
 /// What repeats idempotent steps until they succeed, and lets everybody see how that goes.
@@ -172,5 +192,23 @@ pub(super) async fn netns_exists(path: &Path) -> bool {
         Ok(Err(_)) => false,
         // The runtime is going down; that says nothing about the namespace.
         Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::a_record;
+
+    #[test]
+    fn a_deletion_is_repeated_as_long_as_the_last_creation_may_be_missed() {
+        let lag = Duration::from_secs(30);
+        let mut record = a_record("a");
+        assert_eq!(may_be_missed_for(&record, lag, 1_000_000), Duration::ZERO, "nothing was asked for");
+        record.creations_unix_ms = vec![10_000, 1_000_000];
+        for (now, left) in [(1_000_000, 30), (1_010_000, 20), (1_030_000, 0), (9_000_000, 0), (0, 30)] {
+            assert_eq!(may_be_missed_for(&record, lag, now), Duration::from_secs(left), "at {now}");
+        }
+        assert_eq!(may_be_missed_for(&record, Duration::ZERO, 1_000_000), Duration::ZERO);
     }
 }
