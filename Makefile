@@ -103,5 +103,6 @@ guest:
 
 .PHONY: image
 image: guest
-	cargo build --locked -p peerpods -p peerpods-agentlink
+	@# All programs, so that libraries get the features that the tests build them with, and are compiled once.
+	cargo build --locked --workspace --bins
 	"$(BUILD)/debug/peerpods" image build --target qemu --guest "$(GUEST)/peerpods-guest" --miniagent "$(GUEST)/miniagent" --out "$(IMAGE)"

@@ -26,7 +26,7 @@ use ipnet::{IpNet, Ipv4Net};
 use tokio::process::{Child, Command};
 
 use super::launcher::{FakeVm, Launch, Launcher};
-use super::shell::{ip, ip_batch};
+use super::shell::{ip, ip_batch, kill_all};
 
 /// Prepares the guest's namespaces and stays as their process 1, so that the guest is an ordinary service there and everything
 /// ends with it.
@@ -264,13 +264,16 @@ impl Drop for NetnsGuest {
     }
 }
 
-/// The guest's children die a moment after the process that was killed.
+/// The guest's children die a moment after the process that was killed. One that was born in that very moment is not tied to its
+/// parent's death yet (`unshare` asks for it after the fork), so whoever is still there is killed too.
 async fn wait_until_empty(netns: &str) -> io::Result<()> {
     let deadline = tokio::time::Instant::now() + DEATH;
     while Path::new("/run/netns").join(netns).exists() {
-        if ip(&["netns", "pids", netns])?.trim().is_empty() {
+        let left = ip(&["netns", "pids", netns])?;
+        if left.trim().is_empty() {
             return Ok(());
         }
+        kill_all(left.split_whitespace())?;
         if tokio::time::Instant::now() >= deadline {
             return Err(io::Error::other(format!("processes in {netns} outlive SIGKILL")));
         }

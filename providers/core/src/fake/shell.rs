@@ -35,6 +35,13 @@ pub(super) fn ip(arguments: &[&str]) -> io::Result<String> {
     Err(io::Error::other(format!("ip {} failed: {said}", arguments.join(" "))))
 }
 
+/// Sends SIGKILL to processes; those that are gone are fine.
+pub(super) fn kill_all<'a>(pids: impl Iterator<Item = &'a str>) -> io::Result<()> {
+    let mut kill = Command::new("kill");
+    kill.arg("-KILL").args(pids).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    kill.status().map(drop).map_err(|e| named("kill", e))
+}
+
 fn named(program: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot run {program}: {error}"))
 }
