@@ -51,6 +51,8 @@ fn sigterm_lets_a_vm_boot_and_health_tells_what_goes_on() {
     on_this_machine("sigterm_lets_a_vm_boot_and_health_tells_what_goes_on", || {
         let mut daemon = Daemon::start(image());
         assert!(daemon.health("/livez").ends_with("\r\n\r\nok"), "{}", daemon.health("/livez"));
+        // Ready is not usable: the provider is asked beside that.
+        until("the provider answered", || daemon.health("/readyz?verbose").contains("[+]provider ok"));
         let verbose = daemon.health("/readyz?verbose");
         for check in ["[+]hypervisor-socket ok", "[+]journal ok", "[+]provider ok", "readyz check passed"] {
             assert!(verbose.contains(check), "{verbose}");
