@@ -211,7 +211,8 @@ impl NetnsGuest {
     /// Removes namespace, link and files; says what could not be removed. Absence is fine.
     fn clear(&self) -> io::Result<()> {
         // The link first: with the namespace it would go too, but only some time later.
-        if Path::new("/sys/class/net").join(&self.veth).exists() {
+        // Looked for by netlink: /sys shows the network namespace it was mounted in.
+        if ip(&["-o", "link", "show"])?.contains(&format!(" {}@", self.veth)) {
             ip(&["link", "del", &self.veth])?;
         }
         if Path::new("/run/netns").join(&self.netns).exists() {
