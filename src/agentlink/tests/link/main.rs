@@ -7,6 +7,7 @@
 
 mod detach;
 mod ends;
+mod fake_systemd;
 mod limits;
 mod memory;
 mod namespaces;
@@ -17,5 +18,6 @@ mod stock;
 mod support;
 mod throughput;
 mod trust;
+mod units;
 mod upgrade;
 mod wire;
