@@ -156,7 +156,7 @@ mod tests {
         fs::create_dir(bin.join("mine")).unwrap();
         fs::write(bin.join("mine/file"), "x").unwrap();
         fs::write(bin.join("peerpods-link"), "x").unwrap();
-        assert_eq!(sweep(&bin, "3", std::slice::from_ref(&used)).unwrap(), [old.clone()]);
+        assert_eq!(sweep(&bin, "3", std::slice::from_ref(&used)).unwrap(), std::slice::from_ref(&old));
         assert!(used.exists() && ours.exists() && !old.parent().unwrap().exists());
         assert!(bin.join("mine/file").exists() && bin.join("peerpods-link").exists());
     }

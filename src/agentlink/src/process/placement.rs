@@ -2,7 +2,7 @@
 //!
 //! A detached process leaves our session and not our control group, so that what ends the group (a container's removal, a unit's stop with
 //! systemd's default `KillMode`) ends every link with it. As a transient unit it is in a group of its own, also when we run in a container,
-//! given the host's systemd socket and the same paths for agent sockets and state. Wherever a link was put, it is found by its control
+//! given the host's system bus and the same paths for agent sockets and state. Wherever a link was put, it is found by its control
 //! socket, so both kinds live side by side and a successor takes over either.
 
 use std::fmt;
@@ -20,8 +20,8 @@ use super::unit::{NotUtf8, State, Step, Unit, is_over, on_exists};
 use super::{LinkProcesses, START_PATIENCE};
 use crate::link::{LinkError, LinkSpec};
 
-/// systemd's own socket and the system bus's, in the order in which they are tried.
-pub const SOCKETS: [&str; 2] = ["/run/systemd/private", "/run/dbus/system_bus_socket"];
+/// The system bus.
+pub const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 
 /// How long the manager may take to answer at all.
 const REACH_PATIENCE: Duration = Duration::from_secs(2);
@@ -51,8 +51,8 @@ pub enum Wanted {
 pub struct Placement {
     /// What is wanted.
     pub wanted: Wanted,
-    /// Where the host's systemd may be asked: its own socket or a system bus's, in this order.
-    pub sockets: Vec<PathBuf>,
+    /// The socket of the host's system bus, on which systemd is asked.
+    pub bus: PathBuf,
     /// Where the link program is placed, a directory a version; the same path on the host and for us.
     pub bin_dir: PathBuf,
 }
@@ -116,10 +116,10 @@ enum UnitError {
 }
 
 impl Placement {
-    /// The usual sockets, and the program below `state_dir`.
+    /// The usual bus, and the program below `state_dir`.
     #[must_use]
     pub fn new(wanted: Wanted, state_dir: &Path) -> Self {
-        Self { wanted, sockets: SOCKETS.map(PathBuf::from).into(), bin_dir: state_dir.join("bin") }
+        Self { wanted, bus: SYSTEM_BUS.into(), bin_dir: state_dir.join("bin") }
     }
 
     /// Asks the manager, when it matters, and decides. Takes at most two seconds.
@@ -135,7 +135,7 @@ impl Placement {
         let found = if self.wanted == Wanted::Detached || euid != 0 {
             Err("not asked".to_owned())
         } else {
-            Systemd::reach(&self.sockets, patience).await
+            Systemd::reach(&self.bus, patience).await
         };
         let answer = found.as_ref().map(|s| format!("systemd {} at {}", s.version, s.socket.display()));
         let choice = choose(self.wanted, euid, &answer.map_err(Clone::clone))?;

@@ -1,7 +1,7 @@
 //! Talking to the host's systemd over D-Bus. Decides nothing; the interface is systemd's `org.freedesktop.systemd1(5)`.
 //!
-//! It is reached by its own socket (`/run/systemd/private`: root only, no bus daemon, no `Hello`) or through the system bus. Which of both a
-//! socket is, is found by trying: a bus hangs up on whoever does not begin with `Hello`.
+//! It is reached through the system bus. Its own socket, `/run/systemd/private`, would need no bus, but signs its answers with a name that is
+//! none a sender may have (`org.freedesktop.systemd1`), and zbus 6 takes no such message.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,43 +38,19 @@ pub(super) struct Systemd {
 }
 
 impl Systemd {
-    /// The first of `sockets` behind which a manager answers within `patience`, all of them together; else why not.
-    pub(super) async fn reach(sockets: &[PathBuf], patience: Duration) -> Result<Self, String> {
-        let mut reasons = Vec::new();
-        let found = timeout(patience, async {
-            for socket in sockets {
-                match Self::at(socket).await {
-                    Ok(found) => return Some(found),
-                    Err(reason) => reasons.push(format!("{}: {reason}", socket.display())),
-                }
-            }
-            None
-        });
-        match found.await {
-            Ok(Some(found)) => Ok(found),
-            Ok(None) => Err(reasons.join("; ")),
-            Err(_) => {
-                reasons.push(format!("no answer within {patience:?}"));
-                Err(reasons.join("; "))
-            }
-        }
+    /// The manager behind the bus at `socket`, when it answers within `patience`; else why not.
+    pub(super) async fn reach(socket: &Path, patience: Duration) -> Result<Self, String> {
+        let reason = match timeout(patience, Self::at(socket)).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {patience:?}"),
+        };
+        Err(format!("{}: {reason}", socket.display()))
     }
 
-    async fn at(socket: &Path) -> Result<Self, String> {
-        match Self::greet(socket, |builder| builder.p2p()).await {
-            Ok(found) => Ok(found),
-            Err(zbus::Error::InputOutput(error)) if is_nobody(&error) => Err(error.to_string()),
-            Err(alone) => {
-                let through_bus = Self::greet(socket, |builder| builder).await;
-                through_bus.map_err(|bus| format!("as systemd's own socket: {alone}; as a bus: {bus}"))
-            }
-        }
-    }
-
-    async fn greet(socket: &Path, speaking: fn(Builder<'_>) -> Builder<'_>) -> zbus::Result<Self> {
+    async fn at(socket: &Path) -> zbus::Result<Self> {
         let stream = UnixStream::connect(socket).await?.into_std()?;
-        let builder = speaking(Builder::unix_stream(stream)).method_timeout(CALL_PATIENCE);
-        let connection = builder.build().await?;
+        let connection = Builder::unix_stream(stream).method_timeout(CALL_PATIENCE).build().await?;
         let version = text(&connection, PATH, MANAGER, "Version").await?;
         Ok(Self { connection, socket: socket.to_owned(), version })
     }
@@ -146,11 +122,6 @@ async fn property(
 
 async fn text(connection: &Connection, path: &str, interface: &str, name: &str) -> zbus::Result<String> {
     String::try_from(property(connection, path, interface, name).await?)
-}
-
-fn is_nobody(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
-    matches!(error.kind(), NotFound | ConnectionRefused | PermissionDenied)
 }
 
 /// Whether the manager answered with this error of its own.

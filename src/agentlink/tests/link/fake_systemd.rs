@@ -1,5 +1,6 @@
 //! A whole D-Bus peer that stands for the host's systemd, as far as links need one: it runs what it is asked to in processes of their own,
-//! knows their states, collects what ended, and can be told to misbehave. `real_systemd.rs` holds the same client against the real one.
+//! knows their states, collects what ended, and can be told to misbehave. It answers `Hello` as the bus
+//! before it would, and hangs up on whoever does not begin with it.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -23,8 +24,6 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 pub(crate) enum Manner {
     /// What it is asked.
     Obliging,
-    /// The same, as the peer behind a message bus: whoever does not begin with `Hello` is hung up on.
-    BehindABus,
     /// Starts are answered with this error.
     Refusing(&'static str),
     /// Starts are never answered.
@@ -74,7 +73,7 @@ pub(crate) struct FakeSystemd {
 impl FakeSystemd {
     pub(crate) fn start(manner: Manner) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("private");
+        let socket = dir.path().join("bus");
         let listener = UnixListener::bind(&socket).unwrap();
         let world = Arc::new(Mutex::new(World::default()));
         let shared = world.clone();
@@ -105,7 +104,7 @@ async fn serve(stream: std::os::unix::net::UnixStream, world: Arc<Mutex<World>>,
     let server = Builder::unix_stream(stream).server(Guid::generate()).p2p();
     let Ok(mut messages) = server.build_message_stream().await else { return };
     let connection = Connection::from(&messages);
-    let mut greeted = manner != Manner::BehindABus;
+    let mut greeted = false;
     while let Some(Ok(message)) = messages.next().await {
         let header = message.header();
         if header.message_type() != Type::MethodCall || manner == Manner::Hanging {

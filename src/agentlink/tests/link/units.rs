@@ -24,7 +24,7 @@ fn bin_dir() -> PathBuf {
 }
 
 pub(crate) fn placement(wanted: Wanted, socket: PathBuf) -> Placement {
-    Placement { wanted, sockets: vec![socket], bin_dir: bin_dir() }
+    Placement { wanted, bus: socket, bin_dir: bin_dir() }
 }
 
 fn links(wanted: Wanted, fake: &FakeSystemd) -> LinkProcesses {
@@ -113,7 +113,7 @@ async fn close_ends_the_unit_and_a_sandbox_of_the_same_name_may_come_again() {
     if !can_run("close_ends_the_unit_and_a_sandbox_of_the_same_name_may_come_again") {
         return;
     }
-    let (fake, sandbox) = (FakeSystemd::start(Manner::BehindABus), Sandbox::new());
+    let (fake, sandbox) = (FakeSystemd::start(Manner::Obliging), Sandbox::new());
     let daemon = links(Wanted::Systemd, &fake);
     for _ in 0..3 {
         daemon.open(&sandbox.spec).await.unwrap();
@@ -248,14 +248,13 @@ async fn the_decision_says_who_answered_or_why_nobody_did() {
     }
     for (manner, way, part) in [
         (Manner::Obliging, Way::Systemd, "systemd 252 (fake) at"),
-        (Manner::BehindABus, Way::Systemd, "systemd 252 (fake) at"),
         (Manner::Hanging, Way::Detached, "no answer within 2s"),
     ] {
         let fake = FakeSystemd::start(manner);
         let choice = placement(Wanted::Auto, fake.socket.clone()).decide().await.unwrap();
         assert!(choice.way == way && choice.why.contains(part), "{choice:?}");
     }
-    let nowhere = placement(Wanted::Auto, "/nonexistent/private".into());
+    let nowhere = placement(Wanted::Auto, "/nonexistent/bus".into());
     let choice = tokio::time::timeout(Duration::from_secs(2), nowhere.decide()).await.unwrap().unwrap();
-    assert!(choice.way == Way::Detached && choice.why.contains("/nonexistent/private"), "{choice:?}");
+    assert!(choice.way == Way::Detached && choice.why.contains("/nonexistent/bus"), "{choice:?}");
 }

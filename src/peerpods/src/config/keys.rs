@@ -191,7 +191,7 @@ pub const KEYS: &[Key] = &[
         "PEERPODS_SYSTEMD_BUS",
         "systemd-bus",
         "SOCKET",
-        "The host's systemd or system bus; default: /run/systemd/private, then /run/dbus/system_bus_socket",
+        "The host's system bus, on which its systemd is asked; default: /run/dbus/system_bus_socket",
     ),
     key(
         "client-dir",

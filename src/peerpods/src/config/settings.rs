@@ -206,7 +206,7 @@ fn link_placement(door: &mut Door, state_dir: &Path) -> Placement {
     let wanted = door.take("link-placement", Wanted::Auto, &LINK_PLACEMENT);
     let mut placement = Placement::new(wanted, state_dir);
     if let Some(socket) = door.take_optional("systemd-bus", &kinds::SOCKET) {
-        placement.sockets = vec![socket];
+        placement.bus = socket;
     }
     placement
 }

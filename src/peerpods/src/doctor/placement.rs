@@ -30,14 +30,14 @@ pub(super) fn finding(facts: &Facts) -> Finding {
             CHECK,
             Level::Warning,
             format!("detached, because {}", choice.why),
-            "links end with our container or with a unit without KillMode=process: mount the host's /run/systemd or /run/dbus, or set \
+            "links end with our container or with a unit without KillMode=process: mount the host's /run/dbus, or set \
              link-placement to detached",
         ),
         (_, Err(reason)) => bad(
             CHECK,
             Level::Error,
             format!("link-placement is systemd, and {reason}"),
-            "mount the host's /run/systemd or /run/dbus, set systemd-bus, or set link-placement to auto",
+            "mount the host's /run/dbus, set systemd-bus, or set link-placement to auto",
         ),
     }
 }
