@@ -13,6 +13,7 @@ mod memory;
 mod namespaces;
 mod network;
 mod path;
+mod real_systemd;
 mod session;
 mod stock;
 mod support;
