@@ -80,6 +80,20 @@ pub enum LinkError {
         #[source]
         source: std::io::Error,
     },
+    /// The host's systemd did not start the link's unit, and nothing else was allowed.
+    #[error(
+        "cannot start unit {unit} for the link of sandbox {sandbox}; look at `systemctl status {unit}` and `journalctl -u {unit}`, \
+         or set link-placement to auto"
+    )]
+    Unit {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The unit.
+        unit: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The link process does not answer on its control socket.
     #[error("the link process of sandbox {sandbox} does not answer")]
     Unreachable {

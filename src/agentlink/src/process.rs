@@ -4,6 +4,14 @@
 //! process is told its keys over that socket only, after its owner was checked.
 
 mod ask;
+#[cfg(feature = "systemd")]
+mod host_binary;
+#[cfg(feature = "systemd")]
+pub mod placement;
+#[cfg(feature = "systemd")]
+mod systemd;
+#[cfg(feature = "systemd")]
+mod unit;
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -34,13 +42,26 @@ const ANSWER_SLACK: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct LinkProcesses {
     program: PathBuf,
+    #[cfg(feature = "systemd")]
+    units: Option<std::sync::Arc<placement::Units>>,
 }
 
 impl LinkProcesses {
-    /// `program` is the path of `peerpods-link`; nothing is started.
+    /// Detached processes. `program` is the path of `peerpods-link`; nothing is started.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
-        Self { program }
+        Self {
+            program,
+            #[cfg(feature = "systemd")]
+            units: None,
+        }
+    }
+
+    /// Processes where `placement` says. Links that run already are found wherever they are.
+    #[cfg(feature = "systemd")]
+    #[must_use]
+    pub fn placed(program: PathBuf, placement: placement::Placement) -> Self {
+        Self { program, units: Some(std::sync::Arc::new(placement::Units::new(placement))) }
     }
 
     /// What the sandbox's link is doing; none when there is no link.
@@ -64,6 +85,18 @@ impl LinkProcesses {
     async fn start(&self, spec: &LinkSpec, places: &Places) -> Result<(), LinkError> {
         let failed = |source| self.not_started(spec, source);
         DirBuilder::new().recursive(true).mode(0o700).create(&places.dir).map_err(failed)?;
+        #[cfg(feature = "systemd")]
+        if let Some(units) = &self.units
+            && units.start(self, spec).await?
+        {
+            return Ok(());
+        }
+        self.detach(spec).await
+    }
+
+    /// Starts it detached, and returns when it listens.
+    async fn detach(&self, spec: &LinkSpec) -> Result<(), LinkError> {
+        let failed = |source| self.not_started(spec, source);
         let launcher = Command::new(&self.program)
             .args(["--sandbox", spec.sandbox.as_str(), "--agent-socket"])
             .arg(&spec.agent_socket)
@@ -84,6 +117,16 @@ impl LinkProcesses {
 
     fn not_started(&self, spec: &LinkSpec, source: io::Error) -> LinkError {
         LinkError::Start { sandbox: spec.sandbox.clone(), program: self.program.clone(), source }
+    }
+
+    /// Ends the sandbox's unit, where its sockets do not help. True when there was one and it is gone.
+    async fn stop_unit(&self, spec: &LinkSpec) -> bool {
+        #[cfg(feature = "systemd")]
+        if let Some(units) = &self.units {
+            return units.stop(spec).await;
+        }
+        let _ = spec;
+        false
     }
 
     /// Waits for the process that was started, by us or by somebody at the same time.
@@ -147,8 +190,16 @@ impl Link for LinkProcesses {
     async fn close(&self, spec: &LinkSpec) -> Result<(), LinkError> {
         // Where no link can be, none is.
         let Ok(places) = Places::beside(&spec.agent_socket) else { return Ok(()) };
-        if let Some(conversation) = running(&places).await.map_err(|source| unreachable(spec, source))? {
-            end(conversation).await.map_err(|source| unreachable(spec, source))?;
+        match running(&places).await.map_err(|source| unreachable(spec, source))? {
+            Some(conversation) => {
+                if let Err(source) = end(conversation).await
+                    && !self.stop_unit(spec).await
+                {
+                    return Err(unreachable(spec, source));
+                }
+            }
+            // Its sockets may have been removed under it.
+            None => _ = self.stop_unit(spec).await,
         }
         for path in [&places.control, &places.agent, &places.log] {
             remove(path).map_err(|source| unreachable(spec, source))?;

@@ -227,6 +227,7 @@ fn link_code(error: &LinkError) -> StatusCode {
         LinkError::Deadline { .. } => StatusCode::DeadlineExceeded,
         LinkError::Untrusted { .. } => StatusCode::PermissionDenied,
         LinkError::Start { .. }
+        | LinkError::Unit { .. }
         | LinkError::Unreachable { .. }
         | LinkError::Unsupported { .. }
         | LinkError::Protocol { .. } => StatusCode::Internal,

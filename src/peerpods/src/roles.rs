@@ -100,7 +100,7 @@ fn hypervisor(settings: &Settings, life: Lifecycle) -> Result<Prepared, RoleErro
     let parts = Parts {
         provider: provider(&settings.provider),
         tunnel: Arc::new(VxlanTunnel::new()),
-        link: Arc::new(LinkProcesses::new(program)),
+        link: Arc::new(LinkProcesses::placed(program, settings.link_placement.clone())),
         ledger: Arc::new(NoLedger),
         journal: Arc::new(journal.clone()),
     };

@@ -7,15 +7,18 @@
 
 mod detach;
 mod ends;
+mod fake_systemd;
 mod limits;
 mod memory;
 mod namespaces;
 mod network;
 mod path;
+mod real_systemd;
 mod session;
 mod stock;
 mod support;
 mod throughput;
 mod trust;
+mod units;
 mod upgrade;
 mod wire;

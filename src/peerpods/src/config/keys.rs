@@ -180,6 +180,20 @@ pub const KEYS: &[Key] = &[
         "peerpods-link; default: beside this program, else on the PATH",
     ),
     key(
+        "link-placement",
+        "PEERPODS_LINK_PLACEMENT",
+        "link-placement",
+        "WHERE",
+        "Where links run: systemd (units of the host's), detached (in our control group), auto (the first that can be)",
+    ),
+    key(
+        "systemd-bus",
+        "PEERPODS_SYSTEMD_BUS",
+        "systemd-bus",
+        "SOCKET",
+        "The host's system bus, on which its systemd is asked; default: /run/dbus/system_bus_socket",
+    ),
+    key(
         "client-dir",
         "PEERPODS_CLIENT_DIR",
         "client-dir",

@@ -1,8 +1,9 @@
 //! The typed configuration of every role and command.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use peerpods_agentlink::process::placement::{Placement, Wanted};
 use peerpods_hypervisor::config::Collection;
 use peerpods_podvm::ClusterId;
 use peerpods_podvm::initdata::InitData;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub health_address: Option<SocketAddr>,
     /// `peerpods-link`, when it is not to be looked for.
     pub link_program: Option<PathBuf>,
+    /// Where links run.
+    pub link_placement: Placement,
     /// Where the `sandbox` client remembers what it made.
     pub client_dir: PathBuf,
     /// Which log lines; `None`: each command's own choice.
@@ -82,6 +85,7 @@ pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
     let hypervisor = hypervisor(&mut door);
     door.take("tunnel-type", (), &TUNNEL_TYPE);
     let link_program = door.take_optional("link-program", &kinds::PROGRAM);
+    let link_placement = link_placement(&mut door, &hypervisor.state_dir);
     let health_address = door.take("health-address", Some(health::DEFAULT_ADDRESS), &kinds::LISTEN);
     let client_dir = door.take("client-dir", PathBuf::from("/run/peerpod/client"), &kinds::PATH);
     let log_level = door.take_optional("log-level", &kinds::LOG_FILTER);
@@ -101,6 +105,7 @@ pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
         hypervisor,
         health_address,
         link_program,
+        link_placement,
         client_dir,
         log_level,
         log_format,
@@ -115,6 +120,12 @@ const LOG_FORMAT: Kind<LogFormat> = Kind {
     read: |w| kinds::word(w, LOG_FORMATS),
     show: |format| kinds::name_of(*format, LOG_FORMATS).into(),
 };
+
+const WHERE: &[(&str, Wanted)] =
+    &[("auto", Wanted::Auto), ("systemd", Wanted::Systemd), ("detached", Wanted::Detached)];
+
+const LINK_PLACEMENT: Kind<Wanted> =
+    Kind { read: |w| kinds::word(w, WHERE), show: |wanted| kinds::name_of(*wanted, WHERE).into() };
 
 const COLLECTIONS: &[(&str, Collection)] =
     &[("on", Collection::On), ("dry-run", Collection::DryRun), ("off", Collection::Off)];
@@ -189,6 +200,15 @@ fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
         host_interface: door.take_optional("host-interface", &kinds::INTERFACE),
         initdata: door.take_optional("initdata", &INITDATA),
     }
+}
+
+fn link_placement(door: &mut Door, state_dir: &Path) -> Placement {
+    let wanted = door.take("link-placement", Wanted::Auto, &LINK_PLACEMENT);
+    let mut placement = Placement::new(wanted, state_dir);
+    if let Some(socket) = door.take_optional("systemd-bus", &kinds::SOCKET) {
+        placement.bus = socket;
+    }
+    placement
 }
 
 fn in_table_order(mut shown: Vec<Shown>) -> Vec<Shown> {

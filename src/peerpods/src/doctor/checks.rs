@@ -2,7 +2,7 @@
 
 use peerpods_provider_qemu::Accel;
 
-use super::{Directory, Facts, Finding, Level, SocketState};
+use super::{Directory, Facts, Finding, Level, SocketState, placement};
 use crate::sandbox::netns::overlap;
 
 /// The oldest QEMU this was tried with.
@@ -18,7 +18,8 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         qemu(facts),
         acceleration(facts),
         image(facts),
-        link(facts),
+        placement::program(facts),
+        placement::finding(facts),
         socket(facts),
         health(facts),
         subnet(facts),
@@ -42,11 +43,16 @@ fn orphans(facts: &Facts) -> Option<Finding> {
     })
 }
 
-fn ok(check: &'static str, found: impl Into<String>) -> Finding {
+pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Finding {
     Finding { check, level: Level::Ok, found: found.into(), fix: None }
 }
 
-fn bad(check: &'static str, level: Level, found: impl Into<String>, fix: impl Into<String>) -> Finding {
+pub(super) fn bad(
+    check: &'static str,
+    level: Level,
+    found: impl Into<String>,
+    fix: impl Into<String>,
+) -> Finding {
     Finding { check, level, found: found.into(), fix: Some(fix.into()) }
 }
 
@@ -159,18 +165,6 @@ fn image(facts: &Facts) -> Finding {
     }
 }
 
-fn link(facts: &Facts) -> Finding {
-    match &facts.link_program {
-        Ok(path) => ok("link program", path.display().to_string()),
-        Err(reason) => bad(
-            "link program",
-            Level::Error,
-            reason,
-            "install peerpods-link beside peerpods, or set link-program",
-        ),
-    }
-}
-
 fn socket(facts: &Facts) -> Finding {
     let place = facts.socket.display();
     match &facts.socket_state {
@@ -247,10 +241,10 @@ fn directory(directory: &Directory) -> Finding {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn healthy() -> Facts {
+    pub(in crate::doctor) fn healthy() -> Facts {
         Facts {
             euid: 0,
             netlink: Ok(()),
@@ -271,6 +265,7 @@ mod tests {
                 wanted: 1 << 20,
             }],
             link_program: Ok("/usr/bin/peerpods-link".into()),
+            link_placement: placement::healthy(),
             subnet: ("10.158.0.0/24".parse().unwrap(), "ppbr0".to_owned()),
             orphans: None,
             routes: Ok(vec![("ppbr0".to_owned(), "10.158.0.0/24".parse().unwrap())]),
@@ -298,6 +293,7 @@ mod tests {
             accel: Accel::Kvm,
             image: Err("no".to_owned()),
             link_program: Err("no".to_owned()),
+            link_placement: (placement::healthy().0, Err("no".to_owned())),
             socket_state: SocketState::Blocked("no".to_owned()),
             health: Some((crate::health::DEFAULT_ADDRESS, Err("no".to_owned()))),
             routes: Ok(vec![("eth0".to_owned(), "10.0.0.0/8".parse().unwrap())]),

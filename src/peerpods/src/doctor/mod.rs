@@ -4,11 +4,13 @@
 pub mod checks;
 pub mod netlink;
 pub mod observe;
+mod placement;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use peerpods_agentlink::process::placement::{Choice, Wanted};
 use peerpods_provider_qemu::Accel;
 use serde::Serialize;
 
@@ -71,6 +73,8 @@ pub struct Facts {
     pub directories: Vec<Directory>,
     /// The link program's path; where it was looked for.
     pub link_program: Result<PathBuf, String>,
+    /// What is wanted of where links run, and where they will; why they will not.
+    pub link_placement: (Wanted, Result<Choice, String>),
     /// The VMs' subnet and bridge.
     pub subnet: (Ipv4Net, String),
     /// The host's routes: interface and subnet.

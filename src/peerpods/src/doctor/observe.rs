@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
+use peerpods_agentlink::process::placement::Choice;
 use peerpods_provider_qemu::QemuConfig;
 
 use super::{Directory, Facts, SocketState, netlink};
@@ -32,8 +33,9 @@ pub async fn observe(settings: &Settings) -> Result<Facts, tokio::task::JoinErro
         SocketState::Live(_) => orphans(&settings.hypervisor.socket).await,
         _ => None,
     };
+    let placement = settings.link_placement.decide().await;
     let settings = settings.clone();
-    tokio::task::spawn_blocking(move || facts(&settings, socket_state, orphans)).await
+    tokio::task::spawn_blocking(move || facts(&settings, socket_state, orphans, placement)).await
 }
 
 async fn orphans(socket: &Path) -> Option<Vec<String>> {
@@ -41,7 +43,12 @@ async fn orphans(socket: &Path) -> Option<Vec<String>> {
     tokio::time::timeout(ANSWER, vms.orphans()).await.ok()?.ok()
 }
 
-fn facts(settings: &Settings, socket_state: SocketState, orphans: Option<Vec<String>>) -> Facts {
+fn facts(
+    settings: &Settings,
+    socket_state: SocketState,
+    orphans: Option<Vec<String>>,
+    placement: Result<Choice, String>,
+) -> Facts {
     let ProviderSettings::Qemu(qemu) = &settings.provider;
     Facts {
         euid: nix::unistd::geteuid().as_raw(),
@@ -59,6 +66,7 @@ fn facts(settings: &Settings, socket_state: SocketState, orphans: Option<Vec<Str
         health: settings.health_address.map(|address| (address, listens(address))),
         directories: directories(settings, qemu),
         link_program: link_program(settings).map_err(|error| error.to_string()),
+        link_placement: (settings.link_placement.wanted, placement),
         subnet: (qemu.subnet, qemu.bridge.clone()),
         routes: routes(),
     }
