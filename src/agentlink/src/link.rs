@@ -158,7 +158,7 @@ pub struct Shims {
 pub enum ShimProcess {
     /// One of them lives.
     Lives,
-    /// All of them are gone.
+    /// All that ever connected are gone.
     Gone,
     /// None has connected, or the link cannot tell: it is older than the question, or the shim is in another pid namespace.
     #[default]

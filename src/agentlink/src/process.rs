@@ -227,7 +227,7 @@ async fn end(mut conversation: Conversation) -> io::Result<()> {
     if conversation.peer == 0 {
         return end_unseen(conversation).await;
     }
-    let Some(process) = Process::find(conversation.peer) else { return Ok(()) };
+    let Some(process) = Process::find(conversation.peer)? else { return Ok(()) };
     let asked = conversation.ask(&Ask::close(), CLOSE_PATIENCE).await;
     if asked.is_err() || !process.ends_within(CLOSE_PATIENCE).await {
         process.kill();

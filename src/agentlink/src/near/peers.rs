@@ -51,8 +51,15 @@ impl Known {
             self.unwatched = true;
             return;
         }
-        // One that is gone by now is as good as noted: it is gone.
-        let Some(process) = Process::find(pid) else { return };
+        let process = match Process::find(pid) {
+            Ok(Some(process)) => process,
+            // One that is gone by now is as good as noted: it is gone.
+            Ok(None) => return,
+            Err(_) => {
+                self.unwatched = true;
+                return;
+            }
+        };
         if self.living.contains(&process) {
             return;
         }

@@ -25,6 +25,8 @@ pub(super) const CHUNK: usize = 16 * 1024;
 pub(super) const TURNS: usize = 4;
 /// How long the last words may take.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long the local side may take for what came before a RESET.
+const HAND_ON: Duration = Duration::from_secs(5);
 /// Why a connection no longer carries the session.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -87,10 +89,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(taken)
     }
 
-    /// Says the last confirmations and a RESET, and closes. Best effort, and soon over.
+    /// Says all that is left to say and a RESET, and closes. Best effort, and soon over.
     pub(crate) async fn farewell(mut self, engine: &mut Engine, reason: &str) {
         engine.ack_now();
-        engine.emit(&mut self.out);
+        let _ = timeout(FAREWELL, async {
+            while engine.emit(&mut self.out) != Sent::Nothing {
+                self.flush().await?;
+            }
+            io::Result::Ok(())
+        })
+        .await;
         self.refuse(&Record::Reset { reason: reason.as_bytes() }).await;
     }
 
@@ -114,8 +122,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     fn poll(&mut self, cx: &mut Context<'_>, engine: &mut Engine) -> Poll<Result<Passed, End>> {
         let mut passed = Passed::default();
-        self.poll_send(cx, engine, &mut passed).map_err(broken)?;
+        let sent = self.poll_send(cx, engine, &mut passed);
+        // A peer that said why it closed is heard although nothing can be sent to it any more.
         self.poll_hear(cx, engine, &mut passed)?;
+        sent.map_err(broken)?;
         if passed.moved || passed.heard { Poll::Ready(Ok(passed)) } else { Poll::Pending }
     }
 
@@ -223,6 +233,10 @@ where
             biased;
             passed = step => match passed {
                 Ok(passed) => note(&mut pulse, passed),
+                Err(end @ End::Reset(_)) => {
+                    let _ = timeout(HAND_ON, local.hand_on(engine)).await;
+                    return end;
+                }
                 Err(end) => return end,
             },
             () = sleep_until(wake) => match pulse.due(Instant::now()) {
@@ -244,3 +258,6 @@ fn note(pulse: &mut Pulse, passed: Passed) {
         pulse.asked(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,9 +119,9 @@ impl Engine {
             || (self.incoming.end_consumed() && consumed > self.acked)
     }
 
-    /// An ACK waits for company or for [`Engine::ack_now`].
+    /// An ACK waits for company or for [`Engine::ack_now`]. One that was asked for waits only for room on the wire: no clock helps it.
     pub(crate) fn owes_ack(&self) -> bool {
-        self.owes_ack || self.incoming.consumed() > self.acked
+        !self.owes_ack_now && (self.owes_ack || self.incoming.consumed() > self.acked)
     }
 
     pub(crate) fn ack_now(&mut self) {

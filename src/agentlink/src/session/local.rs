@@ -44,6 +44,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Local<R, W> {
         }
     }
 
+    /// Hands on what has come; ends when that is done or nobody takes it.
+    pub(super) async fn hand_on(&mut self, engine: &mut Engine) {
+        while self.lost.is_none() && (!engine.incoming.waiting().is_empty() || engine.incoming.end_waits()) {
+            poll_fn(|cx| if self.poll_sink(cx, engine) { Poll::Ready(()) } else { Poll::Pending }).await;
+        }
+    }
+
     /// The same for ever: what comes for a local side that is gone is forgotten.
     pub(crate) async fn keep_moving(&mut self, engine: &mut Engine) {
         loop {

@@ -1,7 +1,7 @@
 //! Reaching a guest that was reached before, while the network comes and goes.
 //!
 //! An attempt that began before the network broke may hang for seconds after it is back. So attempts overlap, handshakes too, and the
-//! first that succeeds wins. No fault ends the trying, not even a certificate: whoever answers at the guest's address while the network
+//! first that succeeds wins. No fault of the way there ends the trying, not even a certificate: whoever answers at the guest's address while the network
 //! is in disorder may be somebody else, and our own certificate may be replaced meanwhile.
 
 use std::io;

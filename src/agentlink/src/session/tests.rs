@@ -40,7 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let finish = prop::sample::select(vec![Step::Finish(0), Step::Finish(1)]);
     (
         prop::collection::vec(step(), 0..120),
-        prop::collection::vec((any::<prop::sample::Index>(), finish), 0..2),
+        prop::collection::vec((any::<prop::sample::Index>(), finish), 0..4),
     )
         .prop_map(|(mut steps, finishes)| {
             for (at, finish) in finishes {

@@ -1,0 +1,133 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex, split};
+
+use super::*;
+
+type Side = Local<ReadHalf<DuplexStream>, WriteHalf<DuplexStream>>;
+
+/// A local side, and who is behind it.
+fn local() -> (Side, DuplexStream) {
+    let (ours, theirs) = duplex(256 * 1024);
+    let (source, sink) = split(ours);
+    (Local::new(source, sink), theirs)
+}
+
+fn engine() -> Engine {
+    let mut engine = Engine::default();
+    engine.begin(0).unwrap();
+    engine
+}
+
+fn bytes(records: &[Record<'_>]) -> BytesMut {
+    let mut out = BytesMut::new();
+    for record in records {
+        record.emit(&mut out);
+    }
+    out
+}
+
+/// A connection that has these bytes to read and takes none, or fails at the first.
+struct Deaf {
+    to_read: VecDeque<u8>,
+    on_write: Option<io::ErrorKind>,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Deaf {
+    fn saying(records: &[Record<'_>], on_write: Option<io::ErrorKind>) -> Self {
+        Self { to_read: bytes(records).to_vec().into(), on_write, writes: Arc::default() }
+    }
+}
+
+impl AsyncRead for Deaf {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.to_read.is_empty() {
+            return Poll::Pending;
+        }
+        let part = into.remaining().min(self.to_read.len());
+        into.put_slice(&self.to_read.drain(..part).collect::<Vec<_>>());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        match self.on_write {
+            Some(kind) => Poll::Ready(Err(kind.into())),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_confirmation_that_cannot_be_written_is_waited_for_and_not_asked_for_again_and_again() {
+    let stream = Deaf::saying(&[Record::Data { position: 0, bytes: b"x" }], None);
+    let writes = stream.writes.clone();
+    let (mut local, mut agent) = local();
+    agent.write_all(&[7; 100_000]).await.unwrap();
+    let (mut wire, mut engine) = (Wire::new(stream), engine());
+    let carried = carry(&mut wire, &mut engine, &mut local, Role::Far);
+    let ended = timeout(Duration::from_secs(1), carried).await;
+    assert!(ended.is_err(), "{ended:?}");
+    let writes = writes.load(Ordering::Relaxed);
+    assert!(writes < 1000, "a blocked connection was tried {writes} times in a second");
+}
+
+#[tokio::test]
+async fn what_came_before_a_reset_is_handed_on() {
+    for role in [Role::Near, Role::Far] {
+        let said = [Record::Data { position: 0, bytes: b"last words" }, Record::Reset { reason: b"gone" }];
+        let (mut local, mut peer) = local();
+        let mut wire = Wire::new(Deaf::saying(&said, None));
+        let ended = carry(&mut wire, &mut engine(), &mut local, role).await;
+        assert!(matches!(&ended, End::Reset(why) if why == "gone"), "{ended:?}");
+        drop(local);
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"last words", "{role:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_is_heard_although_nothing_can_be_written_any_more() {
+    let stream = Deaf::saying(&[Record::Reset { reason: b"gone" }], Some(io::ErrorKind::BrokenPipe));
+    let (mut local, _peer) = local();
+    let ended = carry(&mut Wire::new(stream), &mut engine(), &mut local, Role::Near).await;
+    assert!(matches!(&ended, End::Reset(why) if why == "gone"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_last_words_are_all_that_was_left_to_say() {
+    let (ours, mut theirs) = duplex(1 << 20);
+    let mut engine = engine();
+    engine.outgoing.push(&[7; 100_000]);
+    Wire::new(ours).farewell(&mut engine, "over").await;
+    let mut got = Vec::new();
+    theirs.read_to_end(&mut got).await.unwrap();
+    let (mut rest, mut data, mut reason) = (&got[..], 0, None);
+    while let Some((record, length)) = Record::parse(rest).unwrap() {
+        match record {
+            Record::Data { bytes, .. } => data += bytes.len(),
+            Record::Reset { reason: why } => reason = Some(why.to_vec()),
+            _ => {}
+        }
+        rest = &rest[length..];
+    }
+    assert_eq!((data, reason.as_deref()), (100_000, Some(&b"over"[..])));
+}
