@@ -1,5 +1,6 @@
-//! Two directions of one connection, run together and ended together.
+//! What connections have in common: two directions run together and ended together, socket options, and how many there are.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -68,6 +69,22 @@ pub(crate) fn notice_silence(stream: &TcpStream) {
         .and_then(|()| setsockopt(stream, sockopt::TcpKeepCount, &3));
     if let Err(error) = set {
         tracing::debug!(%error, "cannot set keep-alive");
+    }
+}
+
+/// One more, as long as it lives.
+pub(crate) struct Held<'a>(&'a AtomicUsize);
+
+impl<'a> Held<'a> {
+    pub(crate) fn one_of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The VMs of the cluster as the node service judges them, and what can be done about those nobody owns. Decides nothing: who owns a
 //! VM is the service's answer.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
+pub use peerpods_hypervisor::orphans::{Earnest, Purpose};
 use peerpods_podvm::{IdError, SandboxId};
 use peerpods_proto::grpc::admin::adopt_vm_request::Purpose as Asked;
 use peerpods_proto::grpc::admin::vms_client::VmsClient;
@@ -62,29 +62,6 @@ pub struct Taken {
     pub sandbox: SandboxId,
     /// The provider's ids of its VMs.
     pub vms: Vec<String>,
-}
-
-/// What a VM is adopted for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Purpose {
-    /// Its pod lives.
-    Run {
-        /// The pod's network namespace.
-        netns: PathBuf,
-        /// Its tunnel's VXLAN network identifier.
-        vni: u32,
-    },
-    /// It is to go.
-    Remove,
-}
-
-/// Whether a deletion is only tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Earnest {
-    /// Nothing is done.
-    DryRun,
-    /// It is done.
-    Real,
 }
 
 /// The node service's VMs.

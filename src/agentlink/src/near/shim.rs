@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 
 use super::commands::State;
 use crate::dial::{self, DialError, Guest, Target};
-use crate::relay;
+use crate::relay::{self, Held};
 use crate::session::near::{self as session, Line, NearSessionError};
 
 /// How long a guest that answered before is tried for a further connection. Longer than any shim waits.
@@ -46,7 +45,7 @@ impl From<DialError> for ShimError {
 
 /// Serves one connection to its end.
 pub(super) async fn serve(state: Arc<State>, shim: UnixStream) {
-    let _counted = Counted::new(&state.shims);
+    let _counted = Held::one_of(&state.shims);
     state.peers.note(&shim);
     match forward(shim, &state).await {
         Ok(()) => tracing::debug!("a shim's connection ended"),
@@ -113,19 +112,4 @@ async fn hung_up(shim: &mut UnixStream, early: &mut BytesMut) -> io::Result<()> 
 async fn read_more(shim: &mut UnixStream, early: &mut BytesMut) -> io::Result<usize> {
     early.reserve(HOLD - early.len().min(HOLD - 1));
     shim.read_buf(early).await
-}
-
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,6 +18,7 @@ use super::pulse::{Role, SILENCE};
 use super::record::Record;
 use super::{Id, PROTOCOL, redial};
 use crate::dial::{Guest, Target};
+use crate::relay::Held;
 use crate::tls::{self, Fault};
 
 /// A guest that greets wrongly, or hangs up, is called again after so long.
@@ -94,7 +95,7 @@ pub(crate) async fn forward(
             return conclude(End::Violated(violation), wire, &mut engine).await;
         }
         let ended = {
-            let _counted = Carried::new(carried);
+            let _counted = Held::one_of(carried);
             carry(&mut wire, &mut engine, &mut local, Role::Near).await
         };
         match ended {
@@ -203,21 +204,6 @@ async fn greet(name: &mut Name, guest: Guest, received: u64) -> io::Result<(Wire
     });
     let greeting = greeting.await?;
     Ok((wire, greeting))
-}
-
-struct Carried<'a>(&'a AtomicUsize);
-
-impl<'a> Carried<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Carried<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]
