@@ -61,6 +61,8 @@ fn step(seen: Seen, drain_timeout: Duration) -> Step {
     let late = seen.asked == Asked::Twice || seen.elapsed >= drain_timeout;
     let recording = |since: Duration| seen.elapsed < since + RECORD_BUDGET;
     match (seen.starts, seen.unwound) {
+        // The socket closed after a wait that was the last: what came meanwhile is for the next start.
+        (1.., None) if seen.elapsed >= drain_timeout + LATE => return Step::Close,
         (1.., None) => return if late { Step::Unwind } else { Step::Wait },
         (1.., Some(since)) => return if recording(since) { Step::Wait } else { Step::Close },
         (0, _) => {}
@@ -207,8 +209,10 @@ mod tests {
     fn the_end_comes_whatever_is_seen() {
         let limit = TIMEOUT + LATE.max(RECORD_BUDGET);
         for (starts, deletions) in [(0, 9), (9, 0), (9, 9)] {
-            let seen = Seen { unwound: Some(TIMEOUT), elapsed: limit, ..seen(0, starts, deletions) };
-            assert_eq!(step(seen, TIMEOUT), Step::Close);
+            for unwound in [None, Some(TIMEOUT)] {
+                let seen = Seen { unwound, elapsed: limit, ..seen(0, starts, deletions) };
+                assert_eq!(step(seen, TIMEOUT), Step::Close, "{seen:?}");
+            }
         }
     }
 

@@ -173,7 +173,9 @@ async fn assemble(
     let (context, records) = prepare(config, parts).await?;
     let context = Arc::new(context);
     let unusable = Unusable::default();
-    ask_the_provider(&context, records.is_empty().then(|| unusable.clone()), shutdown.clone());
+    // An unreadable record may be that of a pod that lives, and `gc adopt` needs a service.
+    let nothing_to_lose = records.is_empty() && context.unreadable.is_empty();
+    ask_the_provider(&context, nothing_to_lose.then(|| unusable.clone()), shutdown.clone());
     let service = Service::new(context, lock, shutdown);
     let taken_over = records.len();
     service.resume(records);

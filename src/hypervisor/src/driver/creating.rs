@@ -107,6 +107,7 @@ impl Start {
             tokio::time::sleep(pauses.next(hint.take())).await;
             match self.context.parts.provider.get(&key).await {
                 Ok(Some(found)) => (instance, missing) = (found, 0),
+                Ok(None) if self.may_be_unseen() => {}
                 Ok(None) if missing + 1 < MISSING_PASSES => missing += 1,
                 Ok(None) => return Err(self.died(&instance).await),
                 Err(e) if e.kind.may_pass() => {

@@ -7,8 +7,9 @@ use peerpods_agentlink::LinkError;
 use tracing::warn;
 
 use super::link_spec;
+use super::patience::Patience;
 use super::start::{target, tunnel_spec};
-use super::unwind::Steps;
+use super::unwind::{ANSWER_WITHIN, Steps};
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
 use crate::record::Record;
@@ -29,7 +30,14 @@ pub(super) async fn reattach(context: Arc<Context>, publisher: Arc<Publisher>, r
     let steps = Steps { record: &record, publisher: &publisher };
     let mend = steps
         .until_done("mend the tunnel", || context.turns.node(parts.tunnel.setup(&record.netns, &tunnel)));
-    let reconnect = steps.until_done("reconnect the link", || reconnect(&context, &record, tunnel.remote));
+    // Dialling ends by the link's own deadline.
+    let answer_within = context.config.start_deadline + ANSWER_WITHIN;
+    let reconnect = steps.until_done_with(
+        "reconnect the link",
+        answer_within,
+        |_| Patience::NODE,
+        || reconnect(&context, &record, tunnel.remote),
+    );
     tokio::join!(mend, reconnect);
 }
 

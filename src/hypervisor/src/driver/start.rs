@@ -19,6 +19,7 @@ use tracing::warn;
 use super::console::tail;
 use super::link_spec;
 use super::sweep::MISSING_PASSES;
+use super::unwind::may_be_missed;
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
@@ -260,6 +261,7 @@ impl Start {
             match self.context.parts.provider.get(&key).await {
                 Ok(Some(instance)) if instance.state == VmState::Stopped => return,
                 Ok(Some(_)) => missing = 0,
+                Ok(None) if self.may_be_unseen() => {}
                 Ok(None) => missing += 1,
                 Err(e) => {
                     hint = e.retry_after;
@@ -267,6 +269,11 @@ impl Start {
                 }
             }
         }
+    }
+
+    /// Whether the provider may not show yet what it made.
+    pub(super) fn may_be_unseen(&self) -> bool {
+        !may_be_missed(&self.context, &self.record).is_zero()
     }
 
     pub(super) async fn died(&self, instance: &Instance) -> Failure {

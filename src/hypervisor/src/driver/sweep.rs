@@ -152,10 +152,15 @@ impl Driver {
         match sighting {
             Sighting::Alive => self.watch.vm_missing = 0,
             Sighting::Unknown => {}
+            Sighting::Missing if self.may_be_unseen() => {}
             Sighting::Missing if self.watch.vm_missing + 1 < MISSING_PASSES => self.watch.vm_missing += 1,
             Sighting::Missing => self.vm_died(None).await,
             Sighting::Stopped(instance) => self.vm_died(instance.console).await,
         }
+    }
+
+    fn may_be_unseen(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| !unwind::may_be_missed(&self.context, record).is_zero())
     }
 
     async fn vm_died(&mut self, console: Option<Console>) {

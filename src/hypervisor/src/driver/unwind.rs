@@ -2,6 +2,7 @@
 //! repeated until it is done; the record goes last, so a crash anywhere resumes here.
 
 use std::future::Future;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,10 @@ use crate::state::Publisher;
 
 /// StopVM is answered after this at the latest; the link's end is retried in the background.
 const CLOSE_BUDGET: Duration = Duration::from_millis(500);
+/// How long one try of a step on this node may take. Reaching an agent has a budget of its own.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// How long one try of a deletion may take: providers answer when the VM is gone.
+const DELETED_WITHIN: Duration = Duration::from_secs(300);
 /// Pauses between deletions while a VM may not be seen yet.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -97,9 +102,9 @@ async fn delete_vm(context: &Context, steps: &Steps<'_>) {
             answer => answer,
         }
     };
-    let missed_until = Instant::now() + may_be_missed_for(steps.record, provider.visible_within(), unix_ms());
+    let missed_until = Instant::now() + may_be_missed(context, steps.record);
     loop {
-        steps.until_done_with("delete the VM", Patience::of, delete).await;
+        steps.until_done_with("delete the VM", DELETED_WITHIN, Patience::of, delete).await;
         let left = missed_until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
@@ -107,6 +112,11 @@ async fn delete_vm(context: &Context, steps: &Steps<'_>) {
         tokio::time::sleep(left.min(LOOK_AGAIN)).await;
     }
     context.parts.ledger.release(&key).await;
+}
+
+/// For how long the provider's "there is none" says nothing yet.
+pub(super) fn may_be_missed(context: &Context, record: &Record) -> Duration {
+    may_be_missed_for(record, context.parts.provider.visible_within(), unix_ms())
 }
 
 /// For how long a deletion may still miss a VM: the one whose creation was called off, or whose answer was lost, may be seen only some
@@ -130,12 +140,14 @@ impl Steps<'_> {
         E: std::error::Error + 'static,
         F: Future<Output = Result<(), E>>,
     {
-        self.until_done_with(what, |_| Patience::NODE, step).await;
+        self.until_done_with(what, ANSWER_WITHIN, |_| Patience::NODE, step).await;
     }
 
-    async fn until_done_with<E, F>(
+    /// The same with the time one try may take, and what its failure says about the next.
+    pub(super) async fn until_done_with<E, F>(
         &self,
         what: &'static str,
+        answer_within: Duration,
         patience: impl Fn(&E) -> Patience,
         mut step: impl FnMut() -> F,
     ) where
@@ -143,10 +155,15 @@ impl Steps<'_> {
         F: Future<Output = Result<(), E>>,
     {
         let mut tries = 0_u32;
-        while let Err(error) = step().await {
+        loop {
+            // A call that hangs (a half-open connection, say) is a failed one: its turn comes again.
+            let (text, patience) = match tokio::time::timeout(answer_within, step()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => (crate::chain(&error), patience(&error)),
+                Err(_) => (format!("no answer within {answer_within:?}"), Patience::NODE),
+            };
             tries = tries.saturating_add(1);
-            let patience = patience(&error);
-            let (text, pause) = (crate::chain(&error), patience.pause(tries, backoff::roll()));
+            let pause = patience.pause(tries, backoff::roll());
             self.tell(what, tries, &text, patience.mending, pause);
             self.publisher.failing(what, tries, text);
             tokio::time::sleep(pause).await;
@@ -183,15 +200,15 @@ pub(super) async fn remove_pod_dir(record: &Record) {
     }
 }
 
-/// Whether a network namespace lies at `path`. `ip netns` and the CNI leave an ordinary file for an instant before they remove it.
+/// Whether a network namespace may lie at `path`. It is gone when its name is: an ordinary file lies there for an instant when the CNI
+/// removes it, and for ever when our own mounts do not see the host's, which must not end every pod of the node.
 pub(super) async fn netns_exists(path: &Path) -> bool {
     let path = path.to_owned();
-    let looked = tokio::task::spawn_blocking(move || nix::sys::statfs::statfs(&path)).await;
+    let looked = tokio::task::spawn_blocking(move || std::fs::metadata(&path)).await;
     match looked {
-        Ok(Ok(found)) => found.filesystem_type() == nix::sys::statfs::NSFS_MAGIC,
-        Ok(Err(_)) => false,
-        // The runtime is going down; that says nothing about the namespace.
-        Err(_) => true,
+        Ok(Err(error)) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        // There is something, or the runtime is going down, which says nothing about the namespace.
+        Ok(Ok(_)) | Err(_) => true,
     }
 }
 
@@ -210,5 +227,32 @@ mod tests {
             assert_eq!(may_be_missed_for(&record, lag, now), Duration::from_secs(left), "at {now}");
         }
         assert_eq!(may_be_missed_for(&record, Duration::ZERO, 1_000_000), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_try_that_hangs_is_followed_by_another() {
+        let record = a_record("a");
+        let (publisher, _published) = Publisher::new(record.sandbox.clone());
+        let steps = Steps { record: &record, publisher: &publisher };
+        let tries = std::cell::Cell::new(0);
+        let step = || {
+            tries.set(tries.get() + 1);
+            let hangs = tries.get() == 1;
+            async move { if hangs { std::future::pending().await } else { Ok::<(), io::Error>(()) } }
+        };
+        let within = Duration::from_millis(20);
+        steps.until_done_with("do it", within, |_: &io::Error| Patience::NODE, step).await;
+        assert_eq!(tries.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_namespace_is_gone_when_its_name_is_and_only_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("netns");
+        std::fs::write(&plain, b"").unwrap();
+        assert!(netns_exists(&plain).await, "mounts that are not seen here must not end pods");
+        assert!(netns_exists(Path::new("/proc/self/ns/net")).await);
+        assert!(!netns_exists(&dir.path().join("gone")).await);
+        assert!(!netns_exists(&plain.join("below")).await);
     }
 }

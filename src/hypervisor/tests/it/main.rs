@@ -7,6 +7,7 @@ mod creation;
 mod frozen;
 mod identifiers;
 mod journal;
+mod late;
 mod limits;
 mod place;
 mod restart;
