@@ -13,6 +13,8 @@ fn what_is_asked_is_what_is_read() {
         deadline: Duration::from_millis(1500),
     };
     let line = to_line(&Ask::connect(&target)).unwrap();
+    let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!(read["v"], 1, "the first links cannot read it");
     let Ok(Request::Connect(read)) = Asked::parse(&line).request else { panic!("not a connect") };
     assert_eq!((read.address, read.deadline), (target.address, target.deadline));
     assert_eq!(read.identity.certificate, "c\n");

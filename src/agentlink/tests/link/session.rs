@@ -151,6 +151,7 @@ async fn after_a_silent_loss_traffic_resumes_soon_and_the_old_connection_may_wak
         (async { agent.read_exact(&mut read).await.unwrap() }, async { shim.read_u8().await.unwrap() });
     let (_, down) = timeout(LONG, async { tokio::join!(up, down) }).await.unwrap();
     println!("silent loss: traffic resumed {:?} after the network", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "that is not soon: {:?}", began.elapsed());
     assert_eq!((read[HEADER_LEN], down), (b'b', b'c'));
     for what in 0..50 {
         echo(&mut shim, &mut agent, what).await;
@@ -171,6 +172,7 @@ async fn after_refused_connections_traffic_resumes_soon() {
     let began = Instant::now();
     timeout(LONG, echo(&mut shim, &mut agent, b'b')).await.unwrap();
     println!("reset: traffic resumed {:?} after the network", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "that is not soon: {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
