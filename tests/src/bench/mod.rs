@@ -7,11 +7,15 @@
 //! Machines are shared and noisy, so a benchmark measures itself and its peer in turn in one run and reports the ratio; it asserts
 //! nothing about times. How something is measured is the benchmark's own matter.
 
+pub mod instant;
 pub mod machine;
+pub mod pods;
 pub mod process;
 pub mod report;
 pub mod row;
 pub mod table;
+pub mod traffic;
+pub mod watched;
 
 pub use machine::Machine;
 pub use report::Report;
