@@ -82,10 +82,18 @@ systemd-test: packages ## Links as units of a real systemd, in namespaces of its
 fmt: ## Formats all code
 	cargo fmt --all
 
+# Files of tests/benches, in the order of the table. ONLY=name runs one and writes no file. BENCH_RUNS and the like: see each file.
+BENCHES := start boot sandboxes tunnel
+BENCH_FRAGMENTS := $(BUILD)/bench
 .PHONY: bench
-bench: packages release image ## What StartVM adds to the time QEMU itself needs
-	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_LINK_PROGRAM="$(BUILD)/release/peerpods-link" \
-	  cargo bench --locked -p peerpods-tests --bench start
+bench: export PEERPODS_TEST_IMAGE = $(IMAGE)
+bench: export PEERPODS_TEST_GUEST_PROGRAMS = $(GUEST)
+bench: export BENCH_DIR = $(BENCH_FRAGMENTS)
+bench: packages release image ## Measures everything against a peer and writes tests/BENCHMARKS.md; ONLY=start for one part
+	mkdir -p "$(BENCH_FRAGMENTS)"
+	[ -n "$(ONLY)" ] || rm -f "$(BENCH_FRAGMENTS)"/*.json
+	cargo bench --locked -p peerpods-tests $(foreach bench,$(or $(ONLY),$(BENCHES)),--bench $(bench))
+	[ -n "$(ONLY)" ] || "$(BUILD)/release/peerpods-bench-table" "$(BENCH_FRAGMENTS)" $(BENCHES) > tests/BENCHMARKS.md
 
 .PHONY: link-memory
 link-memory: packages ## What one link process takes of memory, idle, with a shim, and after 64 MiB

@@ -129,6 +129,29 @@ impl Daemon {
         began.elapsed()
     }
 
+    /// As [`Daemon::boot`], told by the first connection that is accepted; how long it took from the start of the process.
+    pub fn boot_until_accepting(&mut self) -> Duration {
+        assert!(self.child.is_none(), "the service is running");
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let began = Instant::now();
+        self.child = Some(self.peerpods(&["hypervisor"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the service does not listen:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        began.elapsed()
+    }
+
+    /// The service's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// What a health endpoint answers, head and body; empty when nobody does. The address is the default one: the network is the test's.
     #[must_use]
     pub fn health(&self, path: &str) -> String {

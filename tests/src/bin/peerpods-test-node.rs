@@ -1,4 +1,5 @@
-//! The node service as a process of its own whose cloud is in another process: `peerpods-test-node DIR CLOUD LINK`.
+//! The node service as a process of its own whose cloud is in another process: `peerpods-test-node DIR CLOUD LINK
+//! [SWEEP]`, the last in milliseconds.
 //!
 //! The composition of `peerpods hypervisor` with the fake cloud's client in the provider's place, so that it can be killed with
 //! `kill -9` while cloud and VMs live on. A program of the tests, because the product has no fake provider.
@@ -21,12 +22,12 @@ type Failure = Box<dyn std::error::Error>;
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [dir, cloud, link] = arguments.as_slice() else {
-        eprintln!("usage: peerpods-test-node DIR CLOUD LINK");
+    let [dir, cloud, link, sweep @ ..] = arguments.as_slice() else {
+        eprintln!("usage: peerpods-test-node DIR CLOUD LINK [SWEEP]");
         return ExitCode::from(2);
     };
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
-    match serve(dir, cloud, link).await {
+    match serve(dir, cloud, link, sweep).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "ended");
@@ -35,16 +36,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(dir: &Path, cloud: &Path, link: &Path) -> Result<(), Failure> {
+async fn serve(dir: &Path, cloud: &Path, link: &Path, sweep: &[PathBuf]) -> Result<(), Failure> {
     let life = Lifecycle::new();
     end_on_signals(&life)?;
+    let sweep = match sweep.first().and_then(|millis| millis.to_str()) {
+        Some(millis) => millis.parse()?,
+        None => 1000,
+    };
     let config = Config {
         socket: dir.join("hypervisor.sock"),
         pods_dir: dir.join("pods"),
         state_dir: dir.join("state"),
         start_deadline: Duration::from_secs(120),
         netns_gone_ttl: Duration::from_secs(5),
-        sweep_interval: Duration::from_secs(1),
+        sweep_interval: Duration::from_millis(sweep),
         limit_per_node: None,
         ..Config::default()
     };
