@@ -310,7 +310,9 @@ pub(super) mod tests {
             }],
             ..healthy()
         };
-        let findings = findings(&broken);
+        // Tunnels work without their guard: a warning, tried in `guard`.
+        let mut findings = findings(&broken);
+        findings.retain(|finding| finding.check != "nftables");
         assert!(findings.iter().all(|f| f.level == Level::Error && f.fix.is_some()), "{findings:#?}");
     }
 

@@ -130,7 +130,7 @@ mod tests {
     fn a_verdict_is_written_as_the_nft_program_writes_it() {
         let mut writer = Writer::default();
         write(&[Expression::Verdict(Verdict::Accept)], &mut writer);
-        let mut expected = vec![52, 0, 1, 0x80, 14, 0, 1, 0];
+        let mut expected = vec![48, 0, 1, 0x80, 14, 0, 1, 0];
         expected.extend_from_slice(b"immediate\0\0\0");
         expected.extend([28, 0, 2, 0x80, 8, 0, 1, 0, 0, 0, 0, 0, 16, 0, 2, 0x80]);
         expected.extend([12, 0, 2, 0x80, 8, 0, 1, 0, 0, 0, 0, 1]);
