@@ -26,6 +26,8 @@ pub struct KilledNode {
     dir: TempDir,
     _server: CloudServer,
     child: Option<Child>,
+    /// Further arguments of the service.
+    settings: Vec<String>,
     started: Instant,
     answered: Option<Duration>,
 }
@@ -50,10 +52,15 @@ impl KilledNode {
             std::fs::create_dir(dir.path().join("userland").join(place)).unwrap();
         }
         std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for program in ["sh", "sleep"] {
+        for program in ["sh", "sleep", "stty"] {
             symlink("busybox", bin.join(program)).unwrap();
         }
-        Self { cloud, dir, _server: server, child: None, started: Instant::now(), answered: None }
+        Self { cloud, dir, _server: server, child: None, settings: Vec::new(), started: Instant::now(), answered: None }
+    }
+
+    /// Settings of the service as `peerpods-test-node` takes them; they count from the next start.
+    pub fn configure(&mut self, settings: &[String]) {
+        settings.clone_into(&mut self.settings);
     }
 
     /// What containers have below them: a shell and `sleep`.
@@ -68,6 +75,7 @@ impl KilledNode {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut command = Command::new(built("peerpods-test-node"));
         command.arg(self.dir.path()).arg(self.dir.path().join("cloud")).arg(built("peerpods-link"));
+        command.args(&self.settings);
         (self.started, self.answered) = (Instant::now(), None);
         self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
