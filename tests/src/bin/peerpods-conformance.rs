@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use peerpods_tests::conformance::Model;
 use peerpods_tests::conformance::bed::{Bed, FakeBed, ForeignBed, QemuBed};
 use peerpods_tests::conformance::cases::Extent;
 use peerpods_tests::conformance::play::{self, Rootfs};
 use peerpods_tests::conformance::report::{Outcome, Report, Row};
 use peerpods_tests::conformance::runner::{self, Choice};
 use peerpods_tests::conformance::world::World;
-use peerpods_tests::conformance::Model;
 use peerpods_tests::daemon::image;
 use tokio::signal::unix::{SignalKind, signal};
 

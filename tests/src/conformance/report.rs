@@ -57,7 +57,8 @@ impl Report {
     /// How many passed, failed, were skipped.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
-        let count = |wanted: fn(&Outcome) -> bool| self.cases.iter().filter(|row| wanted(&row.outcome)).count();
+        let count =
+            |wanted: fn(&Outcome) -> bool| self.cases.iter().filter(|row| wanted(&row.outcome)).count();
         (
             count(|o| matches!(o, Outcome::Passed { .. })),
             count(|o| matches!(o, Outcome::Failed(_))),
@@ -142,7 +143,8 @@ mod tests {
     #[test]
     fn a_failure_says_what_was_expected_what_came_and_which_rule() {
         let table = report().table();
-        for wanted in ["somebody's", "FAILED", "expected  success", "came      status 5", "facts/kata.md R4"] {
+        for wanted in ["somebody's", "FAILED", "expected  success", "came      status 5", "facts/kata.md R4"]
+        {
             assert!(table.contains(wanted), "{table}");
         }
         assert!(table.contains("1 passed, 1 failed, 1 skipped"), "{table}");

@@ -32,7 +32,8 @@ impl Choice {
     /// The cases chosen.
     #[must_use]
     pub fn cases(&self) -> Vec<Case> {
-        let named = |case: &Case| self.only.is_empty() || self.only.iter().any(|part| case.name.contains(part));
+        let named =
+            |case: &Case| self.only.is_empty() || self.only.iter().any(|part| case.name.contains(part));
         let shims = |case: &Case| self.model.is_none() || case.model.is_none() || case.model == self.model;
         cases::all(self.extent).into_iter().filter(|case| named(case) && shims(case)).collect()
     }
@@ -48,10 +49,16 @@ pub async fn run(world: &Arc<World>, choice: &Choice, progress: Progress) -> Rep
     let witness = Witness::come(world, cases.len()).await;
     let mut rows = Vec::new();
     let with = |company: Company| {
-        cases.iter().enumerate().filter(move |(_, case)| case.company == company).map(|(n, case)| (n, case.clone()))
+        cases
+            .iter()
+            .enumerate()
+            .filter(move |(_, case)| case.company == company)
+            .map(|(n, case)| (n, case.clone()))
     };
     let together = with(Company::Any).map(|(n, case)| async move { (n, one(world, case, progress).await) });
-    rows.extend(futures::stream::iter(together).buffer_unordered(choice.jobs.max(1)).collect::<Vec<_>>().await);
+    rows.extend(
+        futures::stream::iter(together).buffer_unordered(choice.jobs.max(1)).collect::<Vec<_>>().await,
+    );
     for group in with(Company::Restart).collect::<Vec<_>>().chunks(choice.jobs.max(1)) {
         rows.extend(restart_under(world, group, progress).await);
     }

@@ -83,7 +83,9 @@ impl World {
         let mut left = self.bed.remains(&sandbox.id);
         let before = &sandbox.place.devices;
         let now = devices(&sandbox.place.netns);
-        left.extend(now.into_iter().filter(|d| !before.contains(d)).map(|d| format!("device {d} in the pod")));
+        left.extend(
+            now.into_iter().filter(|d| !before.contains(d)).map(|d| format!("device {d} in the pod")),
+        );
         left
     }
 
@@ -127,7 +129,9 @@ pub fn over(life: Life, actor: &Actor) -> Result<(), Not> {
     match life {
         Life::Over => Ok(()),
         Life::Wrong(wrong) => Err(Not::Wrong(wrong)),
-        Life::Died => Err(wrong(&last, "the suite itself", "the life to come to its end", "its process died")),
+        Life::Died => {
+            Err(wrong(&last, "the suite itself", "the life to come to its end", "its process died"))
+        }
         Life::Holding(step) => Err(wrong(&step, "the suite itself", "the life to go on", "it waits")),
     }
 }

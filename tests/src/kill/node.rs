@@ -55,7 +55,15 @@ impl KilledNode {
         for program in ["sh", "sleep", "stty"] {
             symlink("busybox", bin.join(program)).unwrap();
         }
-        Self { cloud, dir, _server: server, child: None, settings: Vec::new(), started: Instant::now(), answered: None }
+        Self {
+            cloud,
+            dir,
+            _server: server,
+            child: None,
+            settings: Vec::new(),
+            started: Instant::now(),
+            answered: None,
+        }
     }
 
     /// Settings of the service as `peerpods-test-node` takes them; they count from the next start.

@@ -114,9 +114,12 @@ impl InFlight {
         };
         let payload = match self.deadline {
             None => came.await?,
-            Some(limit) => tokio::time::timeout(limit, came).await.map_err(|_| CallError::Deadline(limit))??,
+            Some(limit) => {
+                tokio::time::timeout(limit, came).await.map_err(|_| CallError::Deadline(limit))??
+            }
         };
-        A::parse_from_bytes(&payload).map_err(|e| CallError::Closed(format!("the answer makes no sense: {e}")))
+        A::parse_from_bytes(&payload)
+            .map_err(|e| CallError::Closed(format!("the answer makes no sense: {e}")))
     }
 }
 
@@ -233,8 +236,7 @@ impl Drop for Connection {
 /// The envelope of a request.
 #[must_use]
 pub fn envelope((service, method): Method, payload: Vec<u8>, deadline: Option<Duration>) -> Vec<u8> {
-    let timeout_nano =
-        deadline.map_or(0, |limit| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX).max(1));
+    let timeout_nano = deadline.map_or(0, |limit| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX).max(1));
     let request = Request {
         service: service.to_owned(),
         method: method.to_owned(),

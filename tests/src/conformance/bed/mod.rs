@@ -105,7 +105,8 @@ pub fn devices(netns: &Path) -> Vec<String> {
         return Vec::new();
     };
     let text = String::from_utf8_lossy(&listed.stdout);
-    let name = |line: &str| line.split(": ").nth(1).map(|name| name.split('@').next().unwrap_or(name).to_owned());
+    let name =
+        |line: &str| line.split(": ").nth(1).map(|name| name.split('@').next().unwrap_or(name).to_owned());
     text.lines().filter_map(name).collect()
 }
 

@@ -35,10 +35,8 @@ impl QemuBed {
     #[must_use]
     pub fn start(image: PathBuf) -> Self {
         let userland = peerpods::sandbox::spec::userland(&image).unwrap();
-        let daemon = Daemon::start_configured(
-            image,
-            &format!("shim-gone-ttl = \"{}s\"", TIMES.shim_gone.as_secs()),
-        );
+        let daemon =
+            Daemon::start_configured(image, &format!("shim-gone-ttl = \"{}s\"", TIMES.shim_gone.as_secs()));
         let socket = daemon.socket();
         Self { daemon: Mutex::new(daemon), socket, userland: userland.into(), pods: Pods::new(PODS) }
     }

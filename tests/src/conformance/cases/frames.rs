@@ -75,7 +75,9 @@ async fn unknown_service(world: Arc<World>) -> Ending {
     let name = ("podvminfo.NoSuchService", "GetInfo");
     let answer: Result<Empty, _> = connection.call(name, &Empty::new(), Some(PATIENCE)).await;
     let note = match answer {
-        Err(CallError::Status { code: code @ (INVALID_ARGUMENT | UNIMPLEMENTED), .. }) => format!("status {code}"),
+        Err(CallError::Status { code: code @ (INVALID_ARGUMENT | UNIMPLEMENTED), .. }) => {
+            format!("status {code}")
+        }
         other => {
             let expected = "INVALID_ARGUMENT (3) or UNIMPLEMENTED (12)";
             return Err(wrong("call", "facts/kata.md 2: unknown service", expected, format!("{other:?}")));
@@ -203,7 +205,8 @@ async fn pieces(world: Arc<World>) -> Ending {
 async fn in_flight(world: Arc<World>) -> Ending {
     let connection = dial(&world).await?;
     let (first, second) = (world.sandbox().await, world.sandbox().await);
-    let map = |e: CallError| wrong("call", "facts/kata.md 2: unary calls in any order", "success", e.to_string());
+    let map =
+        |e: CallError| wrong("call", "facts/kata.md 2: unary calls in any order", "success", e.to_string());
     let request = go::create_request(&first.id, &first.place.netns, annotations("web"));
     connection.call::<CreateVMResponse>(CREATE_VM, &request, None).await.map_err(map)?;
     let start = go::start_request(&first.id);

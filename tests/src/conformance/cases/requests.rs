@@ -12,7 +12,7 @@ use super::{Case, Ending, case};
 use crate::conformance::world::{Sandbox, World};
 use crate::conformance::{Model, Not, code, refused, succeeded, wrong};
 use crate::shim::go::{STOP_VM, stop_request};
-use crate::shim::rs::{STOP_DEADLINE, START_DEADLINE};
+use crate::shim::rs::{START_DEADLINE, STOP_DEADLINE};
 use crate::shim::{RsShim, annotations};
 
 /// `google.rpc.Code`.

@@ -65,7 +65,8 @@ async fn too_short(world: Arc<World>) -> Ending {
     let sandbox = world.sandbox().await;
     create(&world, &sandbox, annotations("web")).await?;
     let rule = "facts/kata.md R3: timeout_nano is a cancel with guaranteed cleanup";
-    let connection = world.shim().dial().await.map_err(|e| wrong("connect", rule, "success", e.to_string()))?;
+    let connection =
+        world.shim().dial().await.map_err(|e| wrong("connect", rule, "success", e.to_string()))?;
     let within = Some(Duration::from_millis(50));
     let answer: Result<StartVMResponse, _> =
         connection.call(START_VM, &start_request(&sandbox.id), within).await;

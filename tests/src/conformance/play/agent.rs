@@ -108,8 +108,7 @@ pub(super) async fn open_sandbox(player: &mut Player) -> Result<(), Ended> {
     let request = create_sandbox(&player.order().id, &player.order().pod);
     player.tell_agent::<Empty>("CreateSandbox", method("CreateSandbox"), &request, deadline).await?;
     redial(player).await?;
-    let asked =
-        GuestDetailsRequest { mem_block_size: true, mem_hotplug_probe: true, ..Default::default() };
+    let asked = GuestDetailsRequest { mem_block_size: true, mem_hotplug_probe: true, ..Default::default() };
     let details: GuestDetailsResponse =
         player.tell_agent("GetGuestDetails", method("GetGuestDetails"), &asked, patience(model)).await?;
     if details.agent_details.is_none() {

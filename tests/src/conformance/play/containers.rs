@@ -75,9 +75,8 @@ pub(super) async fn figures(player: &mut Player) -> Result<(), Ended> {
     let request = StatsContainerRequest { container_id: id.clone(), ..Default::default() };
     let name = method("StatsContainer");
     player.tell_agent::<StatsContainerResponse>("StatsContainer", name, &request, within).await?;
-    let metrics: Metrics = player
-        .tell_agent("GetMetrics", method("GetMetrics"), &GetMetricsRequest::new(), within)
-        .await?;
+    let metrics: Metrics =
+        player.tell_agent("GetMetrics", method("GetMetrics"), &GetMetricsRequest::new(), within).await?;
     if !metrics.metrics.contains("kata_") {
         let rule = "facts/kata.md 4: kata_agent_* and kata_guest_*";
         return Player::wrong("GetMetrics", rule, "families named kata_*", shortened(&metrics.metrics));
@@ -195,12 +194,7 @@ async fn ended(
 }
 
 /// A file for a container: its directory first, then its contents.
-async fn copy(
-    player: &mut Player,
-    step: &'static str,
-    path: &Path,
-    contents: &[u8],
-) -> Result<(), Ended> {
+async fn copy(player: &mut Player, step: &'static str, path: &Path, contents: &[u8]) -> Result<(), Ended> {
     const DIRECTORY: u32 = 0o040_000;
     const FILE: u32 = 0o100_000;
     let (model, within) = (player.model(), patience(player.model()));

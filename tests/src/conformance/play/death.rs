@@ -38,10 +38,7 @@ pub(super) async fn end(player: &mut Player) -> Result<(), Ended> {
 }
 
 /// StopVM once; how long it took is told.
-async fn stop(
-    player: &mut Player,
-    step: &'static str,
-) -> Result<Result<StopVMResponse, CallError>, Ended> {
+async fn stop(player: &mut Player, step: &'static str) -> Result<Result<StopVMResponse, CallError>, Ended> {
     let request = stop_request(&player.order().id);
     let deadline = match player.model() {
         Model::Go => None,
@@ -75,7 +72,9 @@ pub(super) async fn give_up(player: &mut Player, step: &'static str) -> Result<(
     }
     match (player.model(), step, kind) {
         // Go says nothing after a failed CreateVM. A StopVM whose caller left is carried out all the same.
-        (Model::Go, "CreateVM", _) | (_, "StopVM", Some(Kind::Closed | Kind::Reset | Kind::TimedOut)) => Ok(()),
+        (Model::Go, "CreateVM", _) | (_, "StopVM", Some(Kind::Closed | Kind::Reset | Kind::TimedOut)) => {
+            Ok(())
+        }
         (Model::Go, ..) => {
             player.hang_up().await;
             stop_again(player).await

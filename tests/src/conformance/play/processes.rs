@@ -109,8 +109,7 @@ async fn write(
         data: data.to_vec(),
         ..Default::default()
     };
-    let answer: WriteStreamResponse =
-        player.tell_agent(step, method("WriteStdin"), &request, None).await?;
+    let answer: WriteStreamResponse = player.tell_agent(step, method("WriteStdin"), &request, None).await?;
     let taken = usize::try_from(answer.len).unwrap_or(usize::MAX);
     if taken == data.len() {
         return Ok(());
@@ -173,8 +172,7 @@ async fn wait(
         exec_id: exec.to_owned(),
         ..Default::default()
     };
-    let answer: WaitProcessResponse =
-        player.tell_agent(step, method("WaitProcess"), &request, None).await?;
+    let answer: WaitProcessResponse = player.tell_agent(step, method("WaitProcess"), &request, None).await?;
     if answer.status == status {
         return Ok(());
     }

@@ -163,7 +163,8 @@ fn overlay(lower: &Path, id: &str, rootfs: &str) -> Vec<Storage> {
         mount_point,
         ..Storage::default()
     };
-    let options = [("lowerdir", lower.display().to_string()), ("upperdir", upper.clone()), ("workdir", work.clone())];
+    let options =
+        [("lowerdir", lower.display().to_string()), ("upperdir", upper.clone()), ("workdir", work.clone())];
     let overlay = Storage {
         driver: "overlayfs".to_owned(),
         source: "overlay".to_owned(),
