@@ -4,6 +4,7 @@ mod fake;
 mod foreign;
 mod qemu;
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -123,12 +124,13 @@ pub fn address(netns: &Path) -> Option<String> {
 /// Pods of the suite's own, so many at a time.
 pub(super) struct Pods {
     free: std::sync::Arc<tokio::sync::Semaphore>,
-    numbers: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
+    /// Taken in turns: the kernel takes a removed namespace's routes away some time later.
+    numbers: std::sync::Arc<std::sync::Mutex<VecDeque<u8>>>,
 }
 
 impl Pods {
     fn new(at_a_time: u8) -> Self {
-        let numbers = (0..at_a_time).rev().collect();
+        let numbers = (0..=250).collect();
         Self {
             free: std::sync::Arc::new(tokio::sync::Semaphore::new(at_a_time.into())),
             numbers: std::sync::Arc::new(std::sync::Mutex::new(numbers)),
@@ -137,7 +139,7 @@ impl Pods {
 
     async fn place(&self) -> Place {
         let lease = self.free.clone().acquire_owned().await.unwrap();
-        let number = self.numbers.lock().unwrap().pop().unwrap();
+        let number = self.numbers.lock().unwrap().pop_front().unwrap();
         let pod = Pod::new(number).await;
         let numbers = self.numbers.clone();
         Place {
@@ -146,7 +148,7 @@ impl Pods {
             devices: devices(&pod.path),
             own: Some(pod),
             _lease: lease,
-            give_back: Some(Box::new(move || numbers.lock().unwrap().push(number))),
+            give_back: Some(Box::new(move || numbers.lock().unwrap().push_back(number))),
         }
     }
 }
