@@ -5,10 +5,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::collections::HashSet;
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use async_trait::async_trait;
+use peerpods_proto::ttrpc::hypervisor::{
+    CreateVMRequest, CreateVMResponse, StartVMRequest, StartVMResponse, StopVMRequest, StopVMResponse,
+    VersionRequest, VersionResponse,
+};
+use peerpods_proto::ttrpc::hypervisor_ttrpc::{Hypervisor, create_hypervisor};
 use peerpods_test_require::{Need, require};
 use peerpods_tests::node::{Node, Pod, built, in_private_network};
+use ttrpc::asynchronous::{Server, TtrpcContext};
 
 const FAKE: &[Need] = &[
     Need::Root,
@@ -29,7 +39,7 @@ const QEMU: &[Need] = &[
 ];
 
 /// One run at a time: each takes both processors.
-static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+static ONE: Mutex<()> = Mutex::new(());
 
 fn conformance(arguments: &[&str]) -> Output {
     Command::new(built("peerpods-conformance")).args(arguments).output().unwrap()
@@ -100,5 +110,88 @@ fn a_service_that_is_not_ours_is_tried_by_its_socket_alone_and_keeps_nothing() {
         assert!(line("go/closed/CreateSandbox").contains("passed"), "{text}");
         node.assert_nothing_left().await;
         node.shut_down().await;
+    });
+}
+
+/// A service with what is wrong with upstream's: StopVM of the unknown is an error, and takes as long as a deletion; a second CreateVM
+/// is an error; and the agent socket's path is one that a shim's URL is cut in.
+struct Upstream(Mutex<HashSet<String>>);
+
+#[async_trait]
+impl Hypervisor for Upstream {
+    async fn create_vm(&self, _: &TtrpcContext, request: CreateVMRequest) -> ttrpc::Result<CreateVMResponse> {
+        let named = |key: &str| request.annotations.get(key).is_some_and(|name| !name.is_empty());
+        let both = ["io.kubernetes.cri.sandbox-name", "io.kubernetes.cri.sandbox-namespace"];
+        if request.id.is_empty() || !both.into_iter().all(named) || !self.0.lock().unwrap().insert(request.id)
+        {
+            return Err(unknown("cannot create"));
+        }
+        let mut answer = CreateVMResponse::new();
+        answer.agentSocketPath = "/run/peerpod/pods/a:b/agent.ttrpc".to_owned();
+        Ok(answer)
+    }
+
+    async fn start_vm(&self, _: &TtrpcContext, request: StartVMRequest) -> ttrpc::Result<StartVMResponse> {
+        let known = self.0.lock().unwrap().contains(&request.id);
+        known.then(StartVMResponse::new).ok_or_else(|| unknown("does not exist"))
+    }
+
+    async fn stop_vm(&self, _: &TtrpcContext, request: StopVMRequest) -> ttrpc::Result<StopVMResponse> {
+        if !self.0.lock().unwrap().remove(&request.id) {
+            return Err(unknown("does not exist"));
+        }
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        Ok(StopVMResponse::new())
+    }
+
+    async fn version(&self, _: &TtrpcContext, _: VersionRequest) -> ttrpc::Result<VersionResponse> {
+        Ok(VersionResponse { version: "0.0.0".to_owned(), ..Default::default() })
+    }
+}
+
+/// Go's plain errors.
+fn unknown(text: &str) -> ttrpc::Error {
+    ttrpc::Error::RpcStatus(ttrpc::get_status(ttrpc::Code::UNKNOWN, text))
+}
+
+#[test]
+fn a_service_that_does_what_it_must_not_fails_and_is_told_which_rule() {
+    if !require("a_service_that_does_what_it_must_not_fails_and_is_told_which_rule", FAKE) {
+        return;
+    }
+    let _one = alone();
+    in_private_network(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("h.sock");
+        let service = create_hypervisor(Arc::new(Upstream(Mutex::default())));
+        let address = format!("unix://{}", socket.display());
+        let mut server = Server::new().bind(&address).unwrap().register_service(service);
+        server.start().await.unwrap();
+        let pod = Pod::new(203).await;
+        let (socket, netns) = (socket.display().to_string(), pod.path.display().to_string());
+        let output = tokio::task::spawn_blocking(move || {
+            let names = ["/life", "version", "unknown", "never-started", "create-empty-id", "create-twice"];
+            let only = names.iter().flat_map(|name| ["--only", name]).collect::<Vec<_>>();
+            conformance(&[&["--socket", &socket, "--netns", &netns, "--output", "json"], &only[..]].concat())
+        });
+        let output = output.await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |name: &str| report["cases"].as_array().unwrap().iter().find(|c| c["name"] == name).unwrap();
+        for name in ["request/version", "request/start-unknown", "request/create-empty-id"] {
+            assert_eq!(of(name)["outcome"], "passed", "{report:#}");
+        }
+        for (name, rule) in [
+            ("go/life", "agentSocketPath"),
+            ("rs/life", "agentSocketPath"),
+            ("go/stop-unknown", "facts/kata.md R4"),
+            ("rs/stop-unknown-twice", "facts/kata.md R4"),
+            ("rs/stop-never-started-twice", "facts/kata.md R4"),
+            ("request/create-twice", "facts/kata.md R2"),
+        ] {
+            assert_eq!(of(name)["outcome"], "failed", "{name}: {report:#}");
+            assert!(of(name)["rule"].as_str().unwrap().contains(rule), "{name}: {report:#}");
+        }
+        server.shutdown().await.unwrap();
     });
 }

@@ -191,8 +191,8 @@ fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
 
 async fn conduct(run: Run) -> ExitCode {
     let Ok(program) = std::env::current_exe() else { return ExitCode::from(2) };
-    let world = Arc::new(World::new(run.bed().await, program));
     let choice = run.choice();
+    let world = Arc::new(World::new(run.bed().await, program, choice.jobs));
     let progress = if run.output == Output::Table { told } else { untold };
     let report = tokio::select! {
         report = runner::run(&world, &choice, progress) => report,

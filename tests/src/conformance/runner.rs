@@ -8,6 +8,7 @@ use std::time::Instant;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use super::actor::{Actor, Life};
 use super::cases::{self, Act, Case, Company, Ending, Extent, Held};
@@ -56,11 +57,15 @@ pub async fn run(world: &Arc<World>, choice: &Choice, progress: Progress) -> Rep
             .map(|(n, case)| (n, case.clone()))
     };
     let together = with(Company::Any).map(|(n, case)| async move { (n, one(world, case, progress).await) });
-    rows.extend(
-        futures::stream::iter(together).buffer_unordered(choice.jobs.max(1)).collect::<Vec<_>>().await,
-    );
-    for group in with(Company::Restart).collect::<Vec<_>>().chunks(choice.jobs.max(1)) {
-        rows.extend(restart_under(world, group, progress).await);
+    let jobs = choice.jobs.max(1);
+    // Three times as many, because most of a fault's time is waiting.
+    rows.extend(futures::stream::iter(together).buffer_unordered(jobs * 3).collect::<Vec<_>>().await);
+    let mut going = Vec::new();
+    for group in with(Company::Restart).collect::<Vec<_>>().chunks(jobs) {
+        going.extend(restart_under(world, group, progress).await);
+    }
+    for gone in going {
+        rows.extend(gone.await.ok());
     }
     for (n, case) in with(Company::Alone) {
         rows.push((n, one(world, case, progress).await));
@@ -104,12 +109,20 @@ fn row(case: &Case, ending: Ending, began: Instant, progress: Progress) -> Row {
     row
 }
 
-/// Brings every life of the group to its step, restarts the service under all of them, and lets them go on.
-async fn restart_under(world: &Arc<World>, group: &[(usize, Case)], progress: Progress) -> Vec<(usize, Row)> {
+/// Brings every life of the group to its step, restarts the service under all of them, and lets them live to their ends. That they go is
+/// waited for by what is answered.
+async fn restart_under(
+    world: &Arc<World>,
+    group: &[(usize, Case)],
+    progress: Progress,
+) -> Vec<JoinHandle<(usize, Row)>> {
     let began = Instant::now();
     if let Some(reason) = group.first().and_then(|(_, case)| cannot(world, case)) {
-        let skipped = |case: &Case| row(case, Err(Not::Skipped(reason.clone())), began, progress);
-        return group.iter().map(|(n, case)| (*n, skipped(case))).collect();
+        let skipped = |(n, case): &(usize, Case)| {
+            let told = (*n, row(case, Err(Not::Skipped(reason.clone())), began, progress));
+            tokio::spawn(async move { told })
+        };
+        return group.iter().map(skipped).collect();
     }
     let bring = |case: &Case| {
         let (world, act, model) = (world.clone(), case.act, case.model);
@@ -122,15 +135,18 @@ async fn restart_under(world: &Arc<World>, group: &[(usize, Case)], progress: Pr
     };
     let held = join_all(group.iter().map(|(_, case)| bring(case))).await;
     world.bed.restart().await;
-    let finish = |held: Result<Held, Not>| async move {
-        match held {
-            Ok(held) => held.finish().await,
-            Err(not) => Err(not),
-        }
-    };
-    let endings = join_all(held.into_iter().map(finish)).await;
-    let rows = group.iter().zip(endings).map(|((n, case), ending)| (*n, row(case, ending, began, progress)));
-    rows.collect()
+    let finish = |held: Result<Held, Not>| async move { held?.finish().await };
+    let finished = join_all(held.into_iter().map(finish)).await;
+    let gone = group.iter().cloned().zip(finished).map(|((n, case), life)| {
+        tokio::spawn(async move {
+            let ending = match life {
+                Ok(life) => life.gone().await,
+                Err(not) => Err(not),
+            };
+            (n, row(&case, ending, began, progress))
+        })
+    });
+    gone.collect()
 }
 
 /// A pod that lives through all of it.

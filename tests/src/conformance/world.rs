@@ -1,9 +1,11 @@
 //! What every case works with: the service, pods' networks, and the sandboxes that may be open, so that none stays.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::actor::{Actor, Life};
 use super::bed::{Bed, Place, devices};
@@ -21,7 +23,8 @@ pub struct World {
     pub bed: Arc<dyn Bed>,
     /// This program, to be a shim's process.
     pub program: PathBuf,
-    open: Mutex<BTreeMap<String, ()>>,
+    open: Mutex<BTreeSet<String>>,
+    turns: Semaphore,
 }
 
 /// A sandbox of a case: its id, and the pod it is for.
@@ -33,10 +36,15 @@ pub struct Sandbox {
 }
 
 impl World {
-    /// A world around a service.
+    /// A world around a service, in which `jobs` lives are led at a time.
     #[must_use]
-    pub fn new(bed: Arc<dyn Bed>, program: PathBuf) -> Self {
-        Self { bed, program, open: Mutex::default() }
+    pub fn new(bed: Arc<dyn Bed>, program: PathBuf, jobs: usize) -> Self {
+        Self { bed, program, open: Mutex::default(), turns: Semaphore::new(jobs.max(1)) }
+    }
+
+    /// One of so many lives at a time.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
     }
 
     /// The Go shim's client.
@@ -51,7 +59,7 @@ impl World {
         let id: String = (0..64).map(|_| fastrand::char('0'..='9')).collect();
         // Digits alone would make ids look alike in a log.
         let id = format!("{:08x}{}", fastrand::u32(..), &id[8..]);
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), ());
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
         Sandbox { id, place }
     }
 
@@ -112,7 +120,7 @@ impl World {
     /// Stops whatever may still be open: no run leaves a sandbox behind.
     pub async fn close(&self) {
         let open: Vec<String> =
-            self.open.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
         for id in open {
             // Nobody is left to tell; a service that is down has nothing open of ours that it would not collect.
             drop(tokio::time::timeout(Duration::from_secs(5), self.shim().stop(&id)).await);

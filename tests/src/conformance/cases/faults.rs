@@ -76,10 +76,13 @@ pub(super) async fn run(world: Arc<World>, model: Model, step: Step, kind: Kind)
     if world.bed.rootfs().is_none() && step.needs_containers() {
         return Err(Not::Skipped("no containers without --rootfs".to_owned()));
     }
+    // Many may wait for what is to go; not so many may live at once.
+    let turn = world.turn().await;
     let mut sandbox = world.sandbox().await;
     let fault = Fault { step: step.name.to_owned(), kind };
     let mut actor = world.actor(&world.order(&sandbox, model, Some(fault))).await;
     let life = actor.follow().await;
+    drop(turn);
     if kind == Kind::Killed {
         match life {
             Life::Died => actor.let_go().await,
@@ -88,7 +91,9 @@ pub(super) async fn run(world: Arc<World>, model: Model, step: Step, kind: Kind)
     } else {
         over(life, &actor)?;
     }
-    if kind == Kind::Killed && !step.reaches_the_agent() {
+    // Its answer was there, and with runtime-rs nobody is left who could ask for anything.
+    let unheard = (model, step.name, kind) == (Model::Rs, "StartVM", Kind::Reset);
+    if unheard || (kind == Kind::Killed && !step.reaches_the_agent()) {
         // Nobody ever came to the agent's socket, so nobody is missed there. What kubelet does then is what ends it.
         sandbox.place.own.take();
     }
@@ -105,6 +110,7 @@ fn due(world: &World, model: Model, step: Step, kind: Kind) -> (Duration, &'stat
         // What was a StopVM is one, whoever waits for its answer.
         ("StopVM", _) if kind != Kind::Killed => (Duration::ZERO, UNWOUND),
         ("StopVM", _) => (times.shim_gone, COLLECTED),
+        ("StartVM", Kind::Reset) if model == Model::Rs => (times.netns_gone, COLLECTED),
         // Its caller is gone, and there is no other.
         ("StartVM", _) => (Duration::ZERO, UNWOUND),
         ("CreateVM", Kind::Killed) => (times.netns_gone, COLLECTED),
@@ -147,10 +153,18 @@ impl Held {
     ///
     /// # Errors
     /// What went wrong.
-    pub async fn finish(mut self) -> Ending {
+    pub async fn finish(mut self) -> Result<Self, Not> {
         self.actor.go_on().await;
         let life = self.actor.follow().await;
         over(life, &self.actor)?;
+        Ok(self)
+    }
+
+    /// Waits until nothing is left of it.
+    ///
+    /// # Errors
+    /// What is left.
+    pub async fn gone(mut self) -> Ending {
         let times = self.world.bed.times();
         if self.model == Model::Rs {
             // It could not stop its sandbox: that its process ends is what says so.

@@ -203,6 +203,9 @@ async fn pieces(world: Arc<World>) -> Ending {
 
 /// A start that is under way holds up nothing else on its connection.
 async fn in_flight(world: Arc<World>) -> Ending {
+    if world.bed.places() < 2 {
+        return Err(Not::Skipped("needs two network namespaces".to_owned()));
+    }
     let connection = dial(&world).await?;
     let (first, second) = (world.sandbox().await, world.sandbox().await);
     let map =

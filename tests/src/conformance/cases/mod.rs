@@ -90,7 +90,10 @@ pub fn all(extent: Extent) -> Vec<Case> {
 /// Runs a case that is not of a restart.
 pub async fn run(case: &Case, world: Arc<World>) -> Ending {
     match (case.act, case.model) {
-        (Act::Own(body), _) => body(world).await,
+        (Act::Own(body), _) => {
+            let _turn = world.turn().await;
+            body(world.clone()).await
+        }
         (Act::Fault(step, kind), Some(model)) => faults::run(world, model, step, kind).await,
         (Act::Fault(..), None) => Err(Not::Skipped("a fault needs a shim".to_owned())),
     }

@@ -9,7 +9,7 @@ use peerpods_proto::ttrpc::hypervisor::StartVMResponse;
 use super::requests::{create, stop};
 use super::{Case, Ending, case};
 use crate::conformance::world::World;
-use crate::conformance::{Model, Not, refused, succeeded, wrong};
+use crate::conformance::{Model, Not, refused, said, succeeded, wrong};
 use crate::shim::go::{START_VM, start_request};
 use crate::shim::{annotations, check_agent};
 
@@ -106,7 +106,7 @@ async fn stopped(world: Arc<World>) -> Ending {
     stop(&world, &sandbox).await?;
     let ended = tokio::time::timeout(Duration::from_secs(10), starting).await;
     match ended {
-        Ok(Ok(Err(error))) => Ok(format!("StartVM: {}", first_line(&error.to_string()))),
+        Ok(Ok(Err(error))) => Ok(first_line(&said(&error))),
         Ok(Ok(Ok(()))) => Ok("StartVM had been quicker".to_owned()),
         other => Err(wrong("StartVM", CANCELS, "an answer within 10 s", format!("{other:?}"))),
     }

@@ -48,6 +48,8 @@ pub(super) struct Player {
     pub(super) polls: Polls,
     /// The service was restarted: runtime-rs' connection to it is dead.
     pub(super) restarted: bool,
+    /// What was ordered to go wrong has.
+    played: bool,
 }
 
 /// Calls that wait for something to happen.
@@ -74,6 +76,7 @@ impl Player {
             monitor: None,
             polls: Polls::default(),
             restarted: false,
+            played: false,
         })
     }
 
@@ -216,7 +219,10 @@ impl Player {
         request: &impl Message,
         deadline: Option<Duration>,
     ) -> Result<Result<InFlight, CallError>, Ended> {
-        let fault = self.order.fault.as_ref().filter(|fault| fault.step == step).map(|fault| fault.kind);
+        let here = self.order.fault.as_ref().filter(|fault| fault.step == step && !self.played);
+        let fault = here.map(|fault| fault.kind);
+        // A step may take several calls.
+        self.played |= fault.is_some();
         match fault {
             None => return Ok(connection.begin(method, request, deadline).await),
             Some(Kind::Held) => {
