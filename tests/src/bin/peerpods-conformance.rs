@@ -200,6 +200,8 @@ async fn conduct(run: Run) -> ExitCode {
             eprintln!("interrupted; cleaning up");
             world.close().await;
             // The service, its VMs and the shims' processes go with what holds them.
+            drop(world);
+            peerpods_tests::node::remove_pods();
             return ExitCode::from(130);
         }
     };
