@@ -273,6 +273,16 @@ impl Pod {
     }
 }
 
+/// Removes the namespaces of pods of this process, also of one that was being made when it was interrupted.
+pub fn remove_pods() {
+    let listed = std::process::Command::new("ip").args(["netns", "list"]).output();
+    let listed = listed.map(|listed| listed.stdout).unwrap_or_default();
+    let own = format!("pptest-{}-", std::process::id());
+    for name in String::from_utf8_lossy(&listed).split_whitespace().filter(|name| name.starts_with(&own)) {
+        drop(std::process::Command::new("ip").args(["netns", "del", name]).output());
+    }
+}
+
 impl Drop for Pod {
     fn drop(&mut self) {
         drop(std::process::Command::new("ip").args(["netns", "del", &self.name]).output());

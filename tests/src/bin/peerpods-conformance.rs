@@ -127,10 +127,17 @@ impl Run {
         }
     }
 
-    /// What our own service needs and is not there.
+    /// What the service to try, or our own, needs and is not there.
     fn missing(&self) -> Option<String> {
         let variable = match (&self.socket, self.provider) {
-            (Some(_), _) => return None,
+            (Some(socket), _) => {
+                let mut paths = std::iter::once(socket).chain(&self.netns);
+                return paths.find(|path| !path.exists()).map(|path| {
+                    format!(
+                        "{path:?} does not exist; --socket is the service's, --netns are networks of pods"
+                    )
+                });
+            }
             (None, Provider::Fake) => "PEERPODS_TEST_GUEST_PROGRAMS",
             (None, Provider::Qemu) => "PEERPODS_TEST_IMAGE",
         };
@@ -200,6 +207,8 @@ async fn conduct(run: Run) -> ExitCode {
             eprintln!("interrupted; cleaning up");
             world.close().await;
             // The service, its VMs and the shims' processes go with what holds them.
+            drop(world);
+            peerpods_tests::node::remove_pods();
             return ExitCode::from(130);
         }
     };

@@ -130,3 +130,75 @@ fn said(error: &ttrpc::Error) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::cases::{Extent, all};
+
+    fn names(extent: Extent) -> Vec<String> {
+        all(extent).into_iter().map(|case| case.name).collect()
+    }
+
+    /// Whether a name has the pieces of a pattern in their order, the first at its beginning.
+    fn fits(pattern: &str, name: &str) -> bool {
+        let mut pieces = pattern.split('*');
+        let first = pieces.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else { return false };
+        for piece in pieces {
+            let Some(at) = rest.find(piece) else { return false };
+            rest = &rest[at + piece.len()..];
+        }
+        rest.is_empty() || pattern.ends_with('*')
+    }
+
+    #[test]
+    fn every_case_has_its_own_name_and_a_smaller_extent_is_part_of_the_whole() {
+        let whole = names(Extent::Whole);
+        let each: BTreeSet<_> = whole.iter().cloned().collect();
+        assert_eq!(each.len(), whole.len());
+        for extent in [Extent::Turns, Extent::Few] {
+            assert!(names(extent).iter().all(|name| each.contains(name)), "{extent:?}");
+        }
+        assert_eq!(&names(Extent::Few)[..2], ["go/life", "rs/life"]);
+    }
+
+    #[test]
+    fn every_step_dies_and_is_restarted_under_in_every_turn() {
+        let turns = names(Extent::Turns);
+        for model in [super::Model::Go, super::Model::Rs] {
+            for step in super::play::steps::of(model) {
+                for word in ["killed", "restart"] {
+                    let name = format!("{}/{word}/{}", model.word(), step.name);
+                    assert!(turns.contains(&name), "{name}");
+                }
+            }
+        }
+    }
+
+    /// The table at the head of this file is for readers; a case that it names must be there.
+    #[test]
+    fn the_table_of_facts_names_cases_that_exist() {
+        let names = names(Extent::Whole);
+        let text: Vec<&str> =
+            include_str!("mod.rs").lines().filter(|line| line.starts_with("//! |")).collect();
+        let text = text.join("\n");
+        let quoted = text.split('`').skip(1).step_by(2);
+        let cases =
+            quoted.filter(|q| ["go/", "rs/", "request/", "own/", "*/"].iter().any(|p| q.starts_with(p)));
+        let mut seen = 0;
+        for quoted in cases {
+            let pattern = quoted.replace("STEP", "*").replace('…', "*");
+            let found = match pattern.strip_prefix("*/") {
+                Some(rest) => ["go", "rs"]
+                    .iter()
+                    .any(|model| names.iter().any(|name| fits(&format!("{model}/{rest}"), name))),
+                None => names.iter().any(|name| fits(&pattern, name)),
+            };
+            assert!(found, "the table names {quoted}, which is no case");
+            seen += 1;
+        }
+        assert!(seen > 40, "{seen}");
+    }
+}
