@@ -92,6 +92,7 @@ fn a_pod_in_a_real_vm_is_guarded_and_refused_what_is_not_its_own() {
         let guarded = daemon.id("guarded");
         drop(daemon.succeed(&["sandbox", "create", "--id", &guarded, "--pod-network", "10.155.6.0/24"]));
         drop(daemon.succeed(&["sandbox", "start", &guarded, "--quiet"]));
+        assert!(output("nft", &["list", "tables"]).contains("peerpods"), "{}", daemon.log());
         let table = output("nft", &["list", "table", "inet", "peerpods"]);
         assert!(table.contains("VNI ") && table.contains("notrack"), "{table}");
         let listed = daemon.succeed(&["sandbox", "list", "--output", "json"]);
