@@ -91,8 +91,16 @@ fn a_pod_is_kept_from_its_vm_and_from_metadata_services_and_others_from_the_pod(
         assert!(table.contains(&pod.path.display().to_string()), "{table}");
         let vm = admin_get(&node.socket(), &id(1)).await.unwrap().addresses.remove(0);
         let guests = processes_naming(&node.dir.path().display().to_string());
-        let podns = guests.iter().find_map(|line| line.split("--podns ").nth(1)).unwrap();
-        let podns = podns.split(' ').next().unwrap();
+        // The guest has mounts of its own, and its own processes see its namespace there.
+        let is_guest = |line: &&String| {
+            line.split(": ")
+                .nth(1)
+                .is_some_and(|c| c.starts_with('/') && c.contains("peerpods-guest --user-data"))
+        };
+        let guest = guests.iter().find(is_guest).unwrap_or_else(|| panic!("{guests:#?}"));
+        let pid = guest.split([' ', ':']).nth(1).unwrap();
+        let podns = guest.split("--podns ").nth(1).unwrap().split(' ').next().unwrap();
+        let podns = &format!("/proc/{pid}/root{podns}");
 
         assert!(connect(podns, "10.152.1.1:8080").is_ok(), "the node is reached as from any pod");
         for address in ["169.254.169.254:80".to_owned(), format!("{vm}:15150")] {

@@ -125,9 +125,8 @@ async fn apply(change: Change) -> Result<Tracking, NftError> {
 }
 
 fn apply_here(change: &Change) -> Result<Tracking, NftError> {
-    let socket = Socket::open()?;
     for _ in 0..TRIES {
-        match apply_once(&socket, change) {
+        match apply_once(change) {
             Err(NftError::Overtaken) => std::thread::sleep(PAUSE),
             done => return done,
         }
@@ -135,7 +134,9 @@ fn apply_here(change: &Change) -> Result<Tracking, NftError> {
     Err(NftError::Overtaken)
 }
 
-fn apply_once(socket: &Socket, change: &Change) -> Result<Tracking, NftError> {
+/// With a socket of its own: after a refusal more answers may wait in it.
+fn apply_once(change: &Change) -> Result<Tracking, NftError> {
+    let socket = &Socket::open()?;
     let state = observe(socket)?;
     match plan::plan(&state, change, namespace_is_gone) {
         Plan::Nothing => Ok(state.tracking()),
@@ -149,7 +150,7 @@ fn build(socket: &Socket, generation: u32, peers: &[Peer]) -> Result<Tracking, N
     let with = socket.change(generation, &table::build(peers, Tracking::Bypassed));
     match with {
         Err(NftError::NotThere(_)) => {
-            let without = socket.change(generation, &table::build(peers, Tracking::Seen));
+            let without = Socket::open()?.change(generation, &table::build(peers, Tracking::Seen));
             match without {
                 Err(NftError::NotThere(source)) => Err(NftError::Unavailable(source)),
                 done => done.map(|()| Tracking::Seen),

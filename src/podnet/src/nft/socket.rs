@@ -96,7 +96,8 @@ impl Socket {
         }
     }
 
-    /// Does all of `messages` or nothing, if nobody changed anything since `generation`.
+    /// Does all of `messages` or nothing, if nobody changed anything since `generation`. Every message that is refused is answered, and
+    /// the first answer is told: the socket is not to be used after an error.
     pub(crate) fn change(&self, generation: u32, messages: &[Message]) -> Result<(), NftError> {
         let step = "change the table";
         let Ok(last) = u32::try_from(messages.len()) else {
