@@ -1,3 +1,5 @@
+//! Histories of tunnels, and tables that others changed.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

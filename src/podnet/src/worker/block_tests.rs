@@ -1,3 +1,5 @@
+//! Programs against packets, by an interpreter of the few instructions they have.
+
 use proptest::prelude::*;
 
 use super::*;
