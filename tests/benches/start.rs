@@ -193,7 +193,9 @@ async fn qemu(report: &mut Report) {
     }
     shutdown.cancel();
     service.await.unwrap().unwrap();
-    tell_qemu(report, &times);
+    if !times.is_empty() {
+        tell_qemu(report, &times);
+    }
 }
 
 fn note_served(

@@ -1,7 +1,8 @@
 //! Reaching the guest: a TCP port that may not be open yet, TLS, and the agent's answer.
 //!
 //! A guest that boots swallows connection attempts, and the kernel repeats a swallowed one after 1, 3, 7, 15 … seconds. So every
-//! attempt lives one second, a new one starts every quarter of a second beside it, and the first that is accepted wins.
+//! attempt lives one second, new ones start beside it, and the first that is accepted wins. The pause before the next grows with the
+//! time waited so far: an open port is seen late by at most a hundredth of that, and a VM that takes long is not flooded meanwhile.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -22,8 +23,12 @@ use crate::link::{Connected, LinkTarget};
 use crate::relay;
 use crate::tls::{self, Fault, TlsError};
 
-/// A new attempt starts this often.
+/// The shortest pause before a new attempt at the port.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// The longest; also the pause after a connection that came to nothing.
 const EVERY: Duration = Duration::from_millis(250);
+/// Which part of the time waited so far the pause is.
+const PART: u32 = 100;
 /// How long a guest may take to accept a TCP connection.
 pub(crate) const TCP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long it may take for the TLS handshake, under emulation as well.
@@ -203,13 +208,13 @@ fn not_healthy(error: &HealthError) -> Fault {
 /// The first TCP connection the guest accepts.
 async fn open_port(address: SocketAddr, progress: &mut Progress) -> TcpStream {
     let mut under_way = FuturesUnordered::new();
-    let mut clock = interval(EVERY);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = Instant::now();
     loop {
         tokio::select! {
-            _ = clock.tick() => {
+            () = sleep_until(next) => {
                 progress.attempts += 1;
                 under_way.push(timeout(TCP_PATIENCE, TcpStream::connect(address)));
+                next = Instant::now() + pause(progress.started.elapsed());
             }
             Some(ended) = under_way.next() => match ended {
                 Ok(Ok(tcp)) => {
@@ -226,6 +231,11 @@ async fn open_port(address: SocketAddr, progress: &mut Progress) -> TcpStream {
     }
 }
 
+/// How long until the next attempt, after so long without an open port.
+fn pause(waited: Duration) -> Duration {
+    (waited / PART).clamp(SHORTEST, EVERY)
+}
+
 fn why_closed(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
@@ -235,5 +245,28 @@ fn why_closed(error: &io::Error) -> String {
             format!("{error}: is the VM up, and is there a route to it?")
         }
         _ => format!("the TCP connection failed: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_port_is_seen_within_a_hundredth_of_the_wait() {
+        let millis = Duration::from_millis;
+        for (waited, expected) in [(0, 10), (900, 10), (3_000, 30), (25_000, 250), (300_000, 250)] {
+            assert_eq!(pause(millis(waited)), millis(expected), "after {waited} ms");
+        }
+    }
+
+    #[test]
+    fn a_vm_that_takes_a_minute_is_called_some_hundred_times() {
+        let (mut waited, mut attempts) = (Duration::ZERO, 0);
+        while waited < Duration::from_secs(60) {
+            waited += pause(waited);
+            attempts += 1;
+        }
+        assert!((400..700).contains(&attempts), "{attempts}");
     }
 }

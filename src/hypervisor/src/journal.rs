@@ -110,6 +110,8 @@ enum Order {
 }
 
 const SUFFIX: &str = "json";
+/// Most orders that share one sync of the directory.
+const TOGETHER: usize = 64;
 
 impl DiskJournal {
     /// Opens the journal in `dir`, making the directory (0700) when it is not there.
@@ -181,36 +183,53 @@ impl Journal for DiskJournal {
 }
 
 fn write_in_order(dir: &Path, orders: &mpsc::Receiver<Order>) {
-    for order in orders {
-        // An asker that went away does not unmake the write.
-        let _gone = match order {
-            Order::Replace { path, bytes, answer } => answer.send(replace(dir, &path, &bytes)),
-            Order::Remove { path, answer } => answer.send(remove(dir, &path)),
-        };
+    while let Ok(first) = orders.recv() {
+        // Orders that came meanwhile share one sync of the directory: many sandboxes at once do not wait for one another's.
+        let together: Vec<Order> =
+            std::iter::once(first).chain(orders.try_iter().take(TOGETHER - 1)).collect();
+        let done: Vec<_> = together.into_iter().map(carry_out).collect();
+        let synced = sync_dir(dir);
+        for (answer, done) in done {
+            let lasting =
+                done.and_then(|()| synced.as_ref().map_err(|e| failed("sync", dir, again(e))).copied());
+            // An asker that went away does not unmake the write.
+            let _gone = answer.send(lasting);
+        }
     }
 }
 
-fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+/// Does it, up to the sync of the directory.
+fn carry_out(order: Order) -> (Answer, Result<(), JournalError>) {
+    match order {
+        Order::Replace { path, bytes, answer } => (answer, replace(&path, &bytes)),
+        Order::Remove { path, answer } => (answer, remove(&path)),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
     let temp = path.with_extension(format!("{SUFFIX}.tmp"));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(&temp).map_err(|e| failed("create", &temp, e))?;
     file.write_all(bytes).map_err(|e| failed("write", &temp, e))?;
     file.sync_all().map_err(|e| failed("sync", &temp, e))?;
-    fs::rename(&temp, path).map_err(|e| failed("replace", path, e))?;
-    sync_dir(dir)
+    fs::rename(&temp, path).map_err(|e| failed("replace", path, e))
 }
 
-fn remove(dir: &Path, path: &Path) -> Result<(), JournalError> {
+fn remove(path: &Path) -> Result<(), JournalError> {
     match fs::remove_file(path) {
-        Ok(()) => sync_dir(dir),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(failed("remove", path, e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, e)),
+        _ => Ok(()),
     }
 }
 
-fn sync_dir(dir: &Path) -> Result<(), JournalError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failed("sync", dir, e))
+/// The same error for another asker.
+fn again(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all())
 }
 
 fn failed(step: &'static str, path: &Path, source: io::Error) -> JournalError {

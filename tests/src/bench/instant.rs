@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use ttrpc::asynchronous::{Server, TtrpcContext};
 
-use crate::node::run;
+use crate::node::{output, run};
 
 const PORT: u16 = 15150;
 
@@ -43,7 +43,7 @@ pub enum Boot {
     Done,
     /// So long after it; until then connections are refused, as by a VM whose kernel is up.
     Refusing(Duration),
-    /// So long after it; until then nobody answers, not even ARP, as with a VM whose kernel boots.
+    /// So long after it; until then packets are dropped, as on a cloud's network before a VM's kernel is up.
     Silent(Duration),
 }
 
@@ -171,6 +171,9 @@ impl Launcher for Brings {
             Boot::Done | Boot::Refusing(_) => Ipv4Addr::new(10, 150, 128, 0),
             Boot::Silent(_) => Ipv4Addr::new(10, 151, 0, 0),
         };
+        if let Boot::Silent(_) = boot {
+            drop_silently(&self.0.netns, Ipv4Addr::from_bits(network.to_bits() + number))?;
+        }
         let vm = InstantVm {
             address: Ipv4Addr::from_bits(network.to_bits() + number),
             off: self.0.end.child_token(),
@@ -198,6 +201,14 @@ impl Launcher for Brings {
     fn leftovers(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// Clouds answer ARP for their VMs, whatever those do. The VM's address belongs to nobody yet, so what is sent there is dropped.
+fn drop_silently(netns: &str, address: Ipv4Addr) -> io::Result<()> {
+    let mac = output("ip", &["netns", "exec", netns, "cat", "/sys/class/net/eth0/address"]);
+    let mut entry = std::process::Command::new("ip");
+    entry.args(["neigh", "replace", &address.to_string(), "lladdr", mac.trim()]);
+    entry.args(["dev", "ppi0", "nud", "permanent"]).output().map(drop)
 }
 
 async fn open(shared: Arc<Shared>, name: String, boot: Boot, address: Ipv4Addr) -> io::Result<TcpListener> {

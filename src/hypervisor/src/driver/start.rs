@@ -74,8 +74,9 @@ impl Start {
         let spec = self.spec(&pod)?;
         self.open_link().await?;
         let (instance, remote) = self.make_vm(&spec).await?;
-        self.lay_tunnel(&pod, remote).await?;
-        self.reach_agent(&instance, remote).await?;
+        self.record_tunnel(&pod, remote).await?;
+        // Neither needs the other: the kernel takes its time to move a device, and the VM to answer.
+        tokio::try_join!(biased; self.lay_tunnel(), self.reach_agent(&instance, remote))?;
         let recording = Instant::now();
         self.record.stage = Stage::Running;
         self.write().await?;
@@ -180,7 +181,7 @@ impl Start {
         })
     }
 
-    /// Records what is known of the VM, when that is news.
+    /// Records what is known of the VM, when that is news. What is known with an address is recorded with the tunnel to it.
     pub(super) async fn note(&mut self, instance: &Instance) -> Result<(), Failure> {
         if let Some(Console::File(path)) = &instance.console {
             self.publisher.console(path.display().to_string());
@@ -190,13 +191,20 @@ impl Start {
             return Ok(());
         }
         self.record.instance = Some(known);
+        if !instance.addresses.is_empty() && instance.state != VmState::Stopped {
+            self.publisher.record(&self.record);
+            return Ok(());
+        }
         self.write().await
     }
 
-    async fn lay_tunnel(&mut self, pod: &PodInterface, remote: IpAddr) -> Result<(), Failure> {
-        let began = Instant::now();
+    async fn record_tunnel(&mut self, pod: &PodInterface, remote: IpAddr) -> Result<(), Failure> {
         self.record.tunnel = Some(TunnelRecord { pod_interface: pod.name.clone(), remote });
-        self.write().await?;
+        self.write().await
+    }
+
+    async fn lay_tunnel(&self) -> Result<(), Failure> {
+        let began = Instant::now();
         let Some(spec) = tunnel_spec(&self.record) else { return Ok(()) };
         let laid = self.set_up_tunnel(&spec, began).await;
         laid.map_err(|source| Failure::Network {

@@ -34,6 +34,7 @@ pub async fn set_underlay(underlay: &Underlay, interface: Option<&str>) -> Resul
         vm.set_mtu(link.index, mtu).await.map_err(failed(format!("set the MTU of {name} to {mtu}")))?;
     }
     vm.add_address(link.index, address).await.map_err(failed(format!("add {address} to {name}")))?;
+    announce_when_up(name);
     vm.set_up(link.index).await.map_err(failed(format!("set {name} up")))?;
     let route = Route {
         dst: IpNet::V4(ipnet::Ipv4Net::default()),
@@ -46,6 +47,15 @@ pub async fn set_underlay(underlay: &Underlay, interface: Option<&str>) -> Resul
     let step = format!("add the default route via {gateway} by {name}");
     vm.replace_route(link.index, &route).await.map_err(failed(step))?;
     Ok(link.name.clone())
+}
+
+/// Has the kernel tell the neighbours our address as soon as the interface is up: a worker that has asked for it in vain asks again only
+/// a second later. Without it the VM is merely found later.
+fn announce_when_up(interface: &str) {
+    let switch = format!("/proc/sys/net/ipv4/conf/{interface}/arp_notify");
+    if let Err(error) = std::fs::write(&switch, "1") {
+        tracing::debug!(switch, %error, "the VM's address is not announced");
+    }
 }
 
 /// Hardware (what a hypervisor shows as such) before other devices that carry Ethernet, each in the order the kernel found them.
