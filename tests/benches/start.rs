@@ -146,8 +146,7 @@ fn spec(dir: &Path, key: &VmKey) -> VmSpec {
         tls_server_key: Some(SecretText::new(server.expose_key())),
         tls_server_cert: Some(server.certificate.clone()),
         tls_client_ca: Some(authority.certificate_pem().into()),
-        tls_min_version: None,
-        tls_cipher_suites: Vec::new(),
+        ..ApfConfig::default()
     };
     VmSpec {
         name: format!("podvm-{}", key.sandbox),

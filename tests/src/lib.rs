@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+pub mod canary;
 pub mod crash;
 pub mod daemon;
 pub mod kill;

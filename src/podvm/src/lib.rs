@@ -12,6 +12,7 @@ pub mod initdata;
 pub mod naming;
 pub mod network;
 pub mod sizing;
+pub mod token;
 pub mod underlay;
 pub mod user_data;
 

@@ -10,7 +10,7 @@ use crate::ca::ClusterCa;
 use crate::dial;
 use crate::far::{Far, FarConfig};
 use crate::frame::{Header, Kind};
-use crate::link::{LinkIdentity, LinkTarget};
+use crate::link::{GuestTrust, LinkIdentity, LinkTarget};
 use crate::tls::{FarKeys, MinVersion, far_server};
 
 const NAME: &str = "podvm-a";
@@ -50,7 +50,8 @@ impl Bed {
         let gate = tokio::spawn(let_through(gate, far, cut.clone()));
         let (certificate, key) = (client.certificate.clone(), client.expose_key().to_owned());
         let identity = LinkIdentity { certificate, key, authority };
-        let target = LinkTarget { address, server_name: NAME.to_owned(), identity, deadline: LONG };
+        let guest = GuestTrust::Authority;
+        let target = LinkTarget { address, server_name: NAME.to_owned(), identity, guest, deadline: LONG };
         let target = Arc::new(Target::new(&target).unwrap());
         Self { target, agent, gate, cut, _far: stop.drop_guard(), _dir: dir }
     }
