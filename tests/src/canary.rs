@@ -167,7 +167,10 @@ mod tests {
         let secret = secret();
         let pem = |before: usize| {
             let text = STANDARD.encode([&vec![0x55; before][..], &secret.bytes, b"tail"].concat());
-            text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned()).collect::<Vec<_>>()
+            text.as_bytes()
+                .chunks(64)
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect::<Vec<_>>()
         };
         let mut texts = vec![secret.bytes.clone(), hex::encode(&secret.bytes).into_bytes()];
         texts.push(hex::encode_upper(&secret.bytes).into_bytes());
@@ -196,7 +199,8 @@ mod tests {
 
     #[test]
     fn long_runs_of_digits_are_seen_and_sandbox_ids_with_dashes_are_not() {
-        let text = "id=0123456789abcdef0123456789abcdef uuid 01234567-89ab-cdef-0123-456789abcdef session=ab12..";
+        let text =
+            "id=0123456789abcdef0123456789abcdef uuid 01234567-89ab-cdef-0123-456789abcdef session=ab12..";
         assert_eq!(long_hexadecimal(text), ["0123456789abcdef0123456789abcdef"]);
     }
 }

@@ -164,7 +164,8 @@ impl Life {
     }
 
     fn logs(&self) -> Vec<PathBuf> {
-        let mut logs = vec![self.daemon.path("log"), self.daemon.path("pods").join(&self.sandbox).join("link.log")];
+        let mut logs =
+            vec![self.daemon.path("log"), self.daemon.path("pods").join(&self.sandbox).join("link.log")];
         logs.extend(canary::files_below(&self.daemon.path("vms/console")));
         logs
     }

@@ -62,7 +62,11 @@ fn upgrade() {
                     daemon.succeed(&["sandbox", "exec", &pod, "--", "echo", "still here"]),
                     "still here\n"
                 );
-                assert_eq!(daemon.programs_of_links(), [&links[..], &links].concat(), "the same links serve on");
+                assert_eq!(
+                    daemon.programs_of_links(),
+                    [&links[..], &links].concat(),
+                    "the same links serve on"
+                );
             }
             _ => {}
         }
@@ -73,7 +77,10 @@ fn upgrade() {
     drop(daemon.succeed(&["sandbox", "start", &created, "--quiet"]));
     assert_eq!(daemon.succeed(&["sandbox", "exec", &created, "--", "echo", "here"]), "here\n");
     let listed = daemon.succeed(&["sandbox", "list", "--output", "json"]);
-    assert!(listed.contains("\"guest_identity\": \"stock\"") || listed.contains("\"guest_identity\":\"stock\""), "{listed}");
+    assert!(
+        listed.contains("\"guest_identity\": \"stock\"") || listed.contains("\"guest_identity\":\"stock\""),
+        "{listed}"
+    );
     assert!(daemon.log().contains("started by an older program"), "{}", daemon.log());
     drop(daemon.succeed(&["sandbox", "stop", &created]));
     drop(daemon.succeed(&["sandbox", "stop", &pod]));

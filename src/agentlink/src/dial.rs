@@ -90,7 +90,9 @@ impl Target {
             .map_err(|_| TargetError::Name(target.server_name.chars().take(80).collect()))?;
         let identity = &target.identity;
         let trust = match &target.guest {
-            GuestTrust::Authority => Trust::Known { lines: Lines::new(tls::near_client(identity)?), key: None },
+            GuestTrust::Authority => {
+                Trust::Known { lines: Lines::new(tls::near_client(identity)?), key: None }
+            }
             GuestTrust::Key(key) => Trust::by_key(&tls::near_admitting(identity)?, *key),
             GuestTrust::Token(token) => Trust::Token(Claim {
                 token: token.clone(),
@@ -209,7 +211,8 @@ impl Claim {
         let unreadable = |error: &dyn std::fmt::Display| {
             Fault::Passing(format!("its certificate cannot be read: {error}"))
         };
-        let shown = tls.peer_certificates().and_then(<[_]>::first).ok_or_else(|| unreadable(&"there is none"))?;
+        let shown =
+            tls.peer_certificates().and_then(<[_]>::first).ok_or_else(|| unreadable(&"there is none"))?;
         let key = tls::key_of(shown).map_err(|error| unreadable(&error))?;
         let binding = Binding::of(tls, key, self.own).map_err(|error| unreadable(&error))?;
         Ok((key, binding))

@@ -209,7 +209,11 @@ impl Inner {
     }
 
     /// The connection, when its peer may go on.
-    async fn admitted(&self, mut tls: TlsStream<TcpStream>, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
+    async fn admitted(
+        &self,
+        mut tls: TlsStream<TcpStream>,
+        peer: SocketAddr,
+    ) -> Option<TlsStream<TcpStream>> {
         let Some(gate) = &self.config.gate else { return Some(tls) };
         if tls.get_ref().1.alpn_protocol() != Some(admission::PROTOCOL) {
             if gate.is_open() {
@@ -228,7 +232,9 @@ impl Inner {
                 linger(tls).await;
             }
             Ok(Err(error)) => tracing::info!(%peer, %error, "no claim was made"),
-            Err(_) => tracing::info!(%peer, after = ?self.config.handshake_timeout, "no claim was made in time"),
+            Err(_) => {
+                tracing::info!(%peer, after = ?self.config.handshake_timeout, "no claim was made in time")
+            }
         }
         None
     }

@@ -17,7 +17,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{
-    AlertDescription, ClientConfig, ConfigBuilder, Error, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    AlertDescription, CertificateError, ClientConfig, ConfigBuilder, Error, RootCertStore, ServerConfig,
+    SupportedProtocolVersion,
 };
 
 use crate::admission;
@@ -237,6 +238,10 @@ pub enum Fault {
 pub fn judge(error: &io::Error) -> Fault {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match inner {
+        // What our own verifiers say; as part of the general form it would be shown as code.
+        Some(Error::InvalidCertificate(CertificateError::Other(reason))) => {
+            Fault::Untrusted(format!("its certificate is not acceptable: {reason}"))
+        }
         Some(Error::InvalidCertificate(reason)) => {
             Fault::Untrusted(format!("its certificate is not acceptable: {reason}"))
         }

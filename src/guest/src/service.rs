@@ -52,7 +52,10 @@ pub enum ServiceError {
     )]
     NoKeys(&'static str),
     /// The message asks for an admission that is not known here.
-    #[error("TLS: apf.json has an admission of version {0}, and this guest knows {}; build the image anew", Admission::VERSION)]
+    #[error(
+        "TLS: apf.json has an admission of version {0}, and this guest knows {known}; build the image anew",
+        known = Admission::VERSION
+    )]
     Admission(u32),
     /// The keys are unusable.
     #[error("TLS")]

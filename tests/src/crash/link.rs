@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use peerpods_agentlink::{Connected, GuestTrust, Link, LinkError, LinkSpec, LinkTarget, Opened, ShimProcess, Shims};
+use peerpods_agentlink::{
+    Connected, GuestTrust, Link, LinkError, LinkSpec, LinkTarget, Opened, ShimProcess, Shims,
+};
 use peerpods_podvm::token::GuestKey;
 
 use super::invariants;

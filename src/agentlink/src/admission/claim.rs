@@ -44,7 +44,8 @@ where
                 Ok(())
             } else {
                 Err(Denied::For(
-                    "it does not know the token that the VM was given: somebody else answers at its address".to_owned(),
+                    "it does not know the token that the VM was given: somebody else answers at its address"
+                        .to_owned(),
                 ))
             }
         }

@@ -154,7 +154,8 @@ async fn who_sits_between_two_connections_can_use_the_proofs_of_neither() {
     // Even with the cluster's client certificate towards the guest, which it does not have as a rule.
     let (fake, _) = far_with_own_key(bed.ca.certificate_pem()).unwrap();
     let identity = bed.identity();
-    let (mut to_link, mut to_guest) = (connect(&identity, &fake).await, connect(&identity, &bed.server).await);
+    let (mut to_link, mut to_guest) =
+        (connect(&identity, &fake).await, connect(&identity, &bed.server).await);
     say(&mut to_link.near, &token(1), &to_link.near_binding).await.unwrap();
     to_link.near.flush().await.unwrap();
     let mut claim = [0; 1 + PROOF];

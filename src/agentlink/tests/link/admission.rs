@@ -9,6 +9,8 @@ use peerpods_agentlink::far::FarConfig;
 use peerpods_agentlink::tls::far_with_own_key;
 use peerpods_agentlink::{GuestTrust, Link, LinkError, LinkTarget};
 use peerpods_podvm::token::{AdmissionToken, GuestKey};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -81,7 +83,8 @@ async fn a_link_that_is_started_anew_finds_the_guest_by_its_key_and_not_by_the_t
     let guest = guest(&token).await;
     let _agent = guest.agent().await;
     let sandbox = opened().await;
-    let key = sandbox.links.connect(&sandbox.spec, &by_token(&guest, &token)).await.unwrap().guest_key.unwrap();
+    let key =
+        sandbox.links.connect(&sandbox.spec, &by_token(&guest, &token)).await.unwrap().guest_key.unwrap();
     healthy(&sandbox.shim().await).await.unwrap();
     sandbox.links.close(&sandbox.spec).await.unwrap();
     sandbox.links.open(&sandbox.spec).await.unwrap();
@@ -114,6 +117,78 @@ async fn what_lies_in_user_data_is_worth_nothing_after_its_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_shows_no_certificate_is_not_heard_before_the_first_use_either() {
+    let token = new_token().unwrap();
+    let guest = guest(&token).await;
+    let _agent = guest.agent().await;
+    let (thief, ours) = (opened().await, opened().await);
+    let elsewhere = Guest::off().await;
+    let mut target = by_token(&guest, &token);
+    target.identity = identity(&elsewhere.ca, &guest.ca);
+    let stranger = thief.links.connect(&thief.spec, &target).await.unwrap_err();
+    assert!(refused(stranger).contains("alert"));
+    assert!(asks_without_a_certificate(guest.address).await.is_err());
+    // And the token is as good as before.
+    ours.links.connect(&ours.spec, &by_token(&guest, &token)).await.unwrap();
+    assert!(asks_without_a_certificate(guest.address).await.is_err());
+}
+
+/// A client of TLS without a certificate, which believes any server: reads the first byte of an answer to whatever it says.
+async fn asks_without_a_certificate(address: SocketAddr) -> std::io::Result<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(schemes)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"peerpods-admission/1".to_vec()];
+    let tcp = TcpStream::connect(address).await?;
+    let name = "podvm".try_into().unwrap();
+    let mut tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+    tls.write_all(&[1; 33]).await?;
+    tls.flush().await?;
+    tls.read_u8().await
+}
+
+/// Believes everything.
+#[derive(Debug)]
+struct Anybody(Vec<rustls::SignatureScheme>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_thief_who_was_faster_makes_the_start_fail_and_say_so() {
     let token = new_token().unwrap();
     let guest = guest(&token).await;
@@ -141,7 +216,8 @@ async fn whoever_takes_the_address_later_gets_nothing_of_the_shim() {
     let mut guest = guest(&token).await;
     let agent = guest.agent().await;
     let sandbox = opened().await;
-    let key = sandbox.links.connect(&sandbox.spec, &by_token(&guest, &token)).await.unwrap().guest_key.unwrap();
+    let key =
+        sandbox.links.connect(&sandbox.spec, &by_token(&guest, &token)).await.unwrap().guest_key.unwrap();
     guest.shutdown.cancel();
     guest.served.take().unwrap().await.unwrap();
     // With the same token and another key: a guest that was booted anew, or a thief's.
@@ -151,7 +227,11 @@ async fn whoever_takes_the_address_later_gets_nothing_of_the_shim() {
     let asked = agent.asked.connections.load(std::sync::atomic::Ordering::SeqCst);
     let mut shim = sandbox.raw_shim().await;
     shim.write_all(b"x").await.unwrap();
-    assert_eq!(timeout(LONG, shim.read(&mut [0; 1])).await.unwrap().unwrap_or(0), 0, "the shim got an answer");
+    assert_eq!(
+        timeout(LONG, shim.read(&mut [0; 1])).await.unwrap().unwrap_or(0),
+        0,
+        "the shim got an answer"
+    );
     let error = sandbox.links.connect(&sandbox.spec, &by_key(&guest, key)).await.unwrap_err();
     assert!(refused(error).contains("another key"));
     assert_eq!(agent.asked.connections.load(std::sync::atomic::Ordering::SeqCst), asked);

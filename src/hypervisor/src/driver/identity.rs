@@ -45,7 +45,8 @@ impl Start {
         let sandbox = &self.record.sandbox;
         match choose(self.context.config.guest_identity, image, link) {
             Choice::Token => {
-                self.token = Some(peerpods_agentlink::admission::new_token().map_err(|e| self.certificate(e))?);
+                self.token =
+                    Some(peerpods_agentlink::admission::new_token().map_err(|e| self.certificate(e))?);
                 self.record.guest = Some(GuestForm::Token { key: None });
             }
             Choice::Stock(why) => {
@@ -64,15 +65,14 @@ impl Start {
     /// The part of the guest's configuration that is about its identity.
     pub(super) fn identify(&self) -> Result<ApfConfig, Failure> {
         let authority = &self.context.authority;
-        let apf = ApfConfig {
-            tls_client_ca: Some(authority.certificate_pem().to_owned()),
-            ..ApfConfig::default()
-        };
+        let apf =
+            ApfConfig { tls_client_ca: Some(authority.certificate_pem().to_owned()), ..ApfConfig::default() };
         if let Some(token) = &self.token {
             // The guest counts from when it reads this: never shorter than we try, and we drop ours when the start ends.
             let left = self.deadline.saturating_duration_since(Instant::now());
             let token = token.clone();
-            let admission = Admission { version: Admission::VERSION, token, valid_seconds: left.as_secs() + 1 };
+            let admission =
+                Admission { version: Admission::VERSION, token, valid_seconds: left.as_secs() + 1 };
             return Ok(ApfConfig { admission: Some(admission), ..apf });
         }
         let server = authority.issue_server(&self.record.vm_name).map_err(|e| self.certificate(e))?;

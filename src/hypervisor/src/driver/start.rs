@@ -55,7 +55,8 @@ pub(super) async fn start(
     began: Instant,
 ) -> Result<Record, Failure> {
     let budget = context.config.start_deadline;
-    let mut start = Start { context, publisher, record, console: None, deadline: began + budget, token: None };
+    let mut start =
+        Start { context, publisher, record, console: None, deadline: began + budget, token: None };
     let ended = tokio::time::timeout_at(start.deadline, start.run(began)).await;
     match ended {
         Ok(Ok(())) => Ok(start.record),

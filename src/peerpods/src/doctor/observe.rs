@@ -104,7 +104,9 @@ fn image(directory: &Path) -> Result<String, String> {
         Ok(image) => {
             let identity = match image.guest_admission() {
                 GuestAdmission::Token => "its guest makes its own key",
-                GuestAdmission::Unknown => "its guest gets its key in user data (build the image anew for one that makes its own)",
+                GuestAdmission::Unknown => {
+                    "its guest gets its key in user data (build the image anew for one that makes its own)"
+                }
             };
             Ok(format!("kernel {}, {}; {identity}", image.kernel_release, image.agent))
         }
