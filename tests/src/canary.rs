@@ -1,8 +1,9 @@
 //! Looks for secrets where none may be: in files, logs, process arguments and environments, in every form somebody might write them.
 //!
-//! What is searched is the secret's own bytes (the 32 of a private key or a token), raw, in hexadecimal, and in base64 wherever in a text
+//! What is searched for is the secret's own bytes (the 32 of a private key or a token), raw, in hexadecimal, and in base64 wherever in a text
 //! they begin, line breaks or not. It owns no opinion on where a secret may be; that is the test's.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -42,8 +43,7 @@ impl Secret {
     /// Whether a text holds it, in any form.
     #[must_use]
     pub fn is_in(&self, text: &[u8]) -> bool {
-        let dense = without_breaks(text);
-        self.needles().iter().any(|needle| contains(text, needle) || contains(&dense, needle))
+        Search::new(std::slice::from_ref(self)).held_by(text).contains(&0)
     }
 
     fn needles(&self) -> Vec<Vec<u8>> {
@@ -64,8 +64,41 @@ impl Secret {
     }
 }
 
-fn contains(text: &[u8], needle: &[u8]) -> bool {
-    text.windows(needle.len()).any(|bytes| bytes == needle)
+/// All forms of some secrets, searched for in one go: the logs are long.
+struct Search {
+    /// Whether a form begins with these two bytes.
+    begins: Vec<bool>,
+    /// With the secret's number.
+    forms: Vec<(usize, Vec<u8>)>,
+}
+
+impl Search {
+    fn new(secrets: &[Secret]) -> Self {
+        let numbered = secrets.iter().enumerate();
+        let forms: Vec<_> =
+            numbered.flat_map(|(n, s)| s.needles().into_iter().map(move |form| (n, form))).collect();
+        let mut begins = vec![false; 1 << 16];
+        for (_, form) in &forms {
+            begins[usize::from(u16::from_be_bytes([form[0], form[1]]))] = true;
+        }
+        Self { begins, forms }
+    }
+
+    /// The numbers of the secrets a text holds.
+    fn held_by(&self, text: &[u8]) -> BTreeSet<usize> {
+        let mut held = BTreeSet::new();
+        for text in [text, &without_breaks(text)] {
+            for at in 1..text.len() {
+                if self.begins[usize::from(u16::from_be_bytes([text[at - 1], text[at]]))] {
+                    let rest = &text[at - 1..];
+                    held.extend(
+                        self.forms.iter().filter(|(_, form)| rest.starts_with(form)).map(|(n, _)| *n),
+                    );
+                }
+            }
+        }
+        held
+    }
 }
 
 /// A text without white space and without the escaped line breaks of JSON.
@@ -113,42 +146,33 @@ pub struct Finding {
     pub secret: String,
     /// Where.
     pub place: String,
-    /// The file's permission bits; 0 where it is no file.
+    /// The file's permission bits.
     pub mode: u32,
 }
 
 /// Which of the secrets lie in files below these directories.
 #[must_use]
 pub fn in_files(secrets: &[Secret], dirs: &[&Path]) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for path in dirs.iter().flat_map(|dir| files_below(dir)) {
-        let Ok(text) = fs::read(&path) else { continue };
-        let mode = fs::metadata(&path).map_or(0, |meta| meta.permissions().mode() & 0o777);
-        let place = path.display().to_string();
-        found.extend(in_text(secrets, &place, &text).map(|finding| Finding { mode, ..finding }));
-    }
-    found
-}
-
-/// Which of the secrets a text holds.
-pub fn in_text(secrets: &[Secret], place: &str, text: &[u8]) -> impl Iterator<Item = Finding> {
-    let held = secrets.iter().filter(|secret| secret.is_in(text)).map(|secret| secret.name.clone());
-    let place = place.to_owned();
-    held.map(move |secret| Finding { secret, place: place.clone(), mode: 0 })
+    in_places(secrets, dirs.iter().flat_map(|dir| files_below(dir)))
 }
 
 /// Which of the secrets lie in arguments or environment of any process of this machine that we may look at.
 #[must_use]
 pub fn in_processes(secrets: &[Secret]) -> Vec<Finding> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbered =
+        processes.filter(|p| p.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()));
+    in_places(secrets, numbered.flat_map(|p| ["cmdline", "environ"].map(|part| p.path().join(part))))
+}
+
+fn in_places(secrets: &[Secret], paths: impl Iterator<Item = PathBuf>) -> Vec<Finding> {
+    let search = Search::new(secrets);
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_none_or(|name| name.parse::<u32>().is_err()) {
-            continue;
-        }
-        for part in ["cmdline", "environ"] {
-            let path = entry.path().join(part);
-            let text = fs::read(&path).unwrap_or_default();
-            found.extend(in_text(secrets, &path.display().to_string(), &text));
+    for path in paths {
+        let Ok(text) = fs::read(&path) else { continue };
+        let mode = fs::metadata(&path).map_or(0, |meta| meta.permissions().mode() & 0o777);
+        for n in search.held_by(&text) {
+            found.push(Finding { secret: secrets[n].name.clone(), place: path.display().to_string(), mode });
         }
     }
     found
