@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use peerpods_podvm::metadata::MetadataAccess;
 use peerpods_podvm::{ClusterId, SandboxId};
 
 /// The service's configuration, already checked.
@@ -51,6 +52,9 @@ pub struct Config {
     pub guest_identity: GuestIdentity,
     /// Initdata for pods that bring none (`INITDATA`): base64 of gzip of TOML, checked at start.
     pub initdata: Option<String>,
+    /// Whether pods reach the cloud's metadata services (`PEERPODS_POD_METADATA_ACCESS`). Says what the guest is told; the worker's end
+    /// of the tunnel is given its own by whoever makes it.
+    pub metadata_access: MetadataAccess,
 }
 
 /// How VMs prove themselves to their links.
@@ -117,6 +121,7 @@ impl Default for Config {
             host_interface: None,
             guest_identity: GuestIdentity::default(),
             initdata: None,
+            metadata_access: MetadataAccess::default(),
         }
     }
 }

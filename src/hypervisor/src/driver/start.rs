@@ -142,6 +142,7 @@ impl Start {
             pod_network: Some(self.pod_network(pod)?),
             pod_namespace: request.pod_namespace.clone(),
             pod_name: request.pod_name.clone(),
+            blocked_addresses: self.context.config.metadata_access.blocked().to_vec(),
             ..self.identify()?
         };
         let mut files = vec![File::new(APF_PATH, apf.to_json())];

@@ -7,6 +7,7 @@ use peerpods_agentlink::process::placement::{Placement, Wanted};
 use peerpods_hypervisor::config::{Collection, GuestIdentity};
 use peerpods_podvm::ClusterId;
 use peerpods_podvm::initdata::InitData;
+use peerpods_podvm::metadata::MetadataAccess;
 use peerpods_provider_qemu::QemuConfig;
 
 use super::door::{Door, Shown};
@@ -139,6 +140,12 @@ const IDENTITIES: &[(&str, GuestIdentity)] =
 const GUEST_IDENTITY: Kind<GuestIdentity> =
     Kind { read: |w| kinds::word(w, IDENTITIES), show: |form| kinds::name_of(*form, IDENTITIES).into() };
 
+const ACCESSES: &[(&str, MetadataAccess)] =
+    &[("blocked", MetadataAccess::Blocked), ("allowed", MetadataAccess::Allowed)];
+
+const METADATA: Kind<MetadataAccess> =
+    Kind { read: |w| kinds::word(w, ACCESSES), show: |access| kinds::name_of(*access, ACCESSES).into() };
+
 const TUNNEL_TYPE: Kind<()> = Kind { read: |w| kinds::word(w, &[("vxlan", ())]), show: |()| "vxlan".into() };
 
 const CLUSTER_ID: Kind<ClusterId> = Kind { read: kinds::parsed, show: |id| id.as_str().into() };
@@ -206,6 +213,7 @@ fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
         host_interface: door.take_optional("host-interface", &kinds::INTERFACE),
         guest_identity: door.take("guest-identity", default.guest_identity, &GUEST_IDENTITY),
         initdata: door.take_optional("initdata", &INITDATA),
+        metadata_access: door.take("pod-metadata-access", default.metadata_access, &METADATA),
     }
 }
 
