@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use peerpods_podvm::image::{INITRAMFS, QemuImage};
+use peerpods_podvm::image::{GUEST_ADMITTED_BY_TOKEN, INITRAMFS, QemuImage};
 
 use crate::archive;
 use crate::deb::{DebError, read_files};
@@ -212,7 +212,10 @@ impl Ingredients {
             ("manifest", QEMU.as_bytes()),
         ]
         .map(|(name, bytes)| (name.to_owned(), sha256(bytes)));
-        packages.into_iter().chain(files).collect()
+        let ability = GUEST_ADMITTED_BY_TOKEN.as_bytes();
+        let able = self.guest.windows(ability.len()).any(|bytes| bytes == ability);
+        let ability = able.then(|| (QemuImage::ADMITTED_BY_TOKEN.to_owned(), sha256(&self.guest)));
+        packages.into_iter().chain(files).chain(ability).collect()
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -86,6 +86,12 @@ impl Daemon {
         self.dir.path().join("peerpods.toml")
     }
 
+    /// A path below the directory of everything it keeps.
+    #[must_use]
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
     /// The shim's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

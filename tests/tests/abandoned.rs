@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use peerpods_agentlink::process::LinkProcesses;
-use peerpods_agentlink::{Connected, Link, LinkError, LinkSpec, LinkTarget, ShimProcess, Shims};
+use peerpods_agentlink::{Connected, Link, LinkError, LinkSpec, LinkTarget, Opened, ShimProcess, Shims};
 use peerpods_hypervisor::journal::{DiskJournal, Journal, JournalError, Loaded};
 use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::record::{Record, Stage};
@@ -52,7 +52,7 @@ struct Panic {
 
 #[async_trait::async_trait]
 impl Link for Links {
-    async fn open(&self, spec: &LinkSpec) -> Result<(), LinkError> {
+    async fn open(&self, spec: &LinkSpec) -> Result<Opened, LinkError> {
         self.real.open(spec).await
     }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peerpods_agentlink::{Connected, Link, LinkError, LinkSpec, LinkTarget, Shims};
+use peerpods_agentlink::{Connected, Link, LinkError, LinkSpec, LinkTarget, Opened, Shims};
 use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::{Config, Lifecycle, Parts, Status};
@@ -196,8 +196,8 @@ struct HangingLink;
 
 #[async_trait::async_trait]
 impl Link for HangingLink {
-    async fn open(&self, _: &LinkSpec) -> Result<(), LinkError> {
-        Ok(())
+    async fn open(&self, _: &LinkSpec) -> Result<Opened, LinkError> {
+        Ok(Opened { admits_by_token: true })
     }
 
     async fn connect(&self, _: &LinkSpec, _: &LinkTarget) -> Result<Connected, LinkError> {

@@ -39,6 +39,8 @@ fn upgrade() {
     drop(daemon.succeed(&["sandbox", "create", "--id", &pod, "--pod-network", "10.155.5.0/24"]));
     drop(daemon.succeed(&["sandbox", "start", &pod, "--quiet"]));
     let links = daemon.programs_of_links();
+    let created = daemon.id("created");
+    drop(daemon.succeed(&["sandbox", "create", "--id", &created, "--pod-network", "10.155.6.0/24"]));
     assert_eq!(links, [old.join("peerpods-link")], "the older daemon's link runs");
     let count = format!("i=0; while [ $i -lt {LINES} ]; do echo $i; i=$((i+1)); sleep 0.1; done");
     let mut exec = daemon
@@ -60,13 +62,27 @@ fn upgrade() {
                     daemon.succeed(&["sandbox", "exec", &pod, "--", "echo", "still here"]),
                     "still here\n"
                 );
-                assert_eq!(daemon.programs_of_links(), links, "the same link serves on");
+                assert_eq!(
+                    daemon.programs_of_links(),
+                    [&links[..], &links].concat(),
+                    "the same links serve on"
+                );
             }
             _ => {}
         }
     }
     assert!(exec.wait().unwrap().success());
     assert_eq!(seen, LINES);
+    // Its link was started by the older program, which knows no tokens.
+    drop(daemon.succeed(&["sandbox", "start", &created, "--quiet"]));
+    assert_eq!(daemon.succeed(&["sandbox", "exec", &created, "--", "echo", "here"]), "here\n");
+    let listed = daemon.succeed(&["sandbox", "list", "--output", "json"]);
+    assert!(
+        listed.contains("\"guest_identity\": \"stock\"") || listed.contains("\"guest_identity\":\"stock\""),
+        "{listed}"
+    );
+    assert!(daemon.log().contains("started by an older program"), "{}", daemon.log());
+    drop(daemon.succeed(&["sandbox", "stop", &created]));
     drop(daemon.succeed(&["sandbox", "stop", &pod]));
     daemon.assert_nothing_left();
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
+use peerpods_podvm::image::GuestAdmission;
 use peerpods_podvm::{ClusterId, SandboxId};
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +154,13 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// Names what is missing and what to do about it.
     async fn verify(&self) -> Result<Facts, ProviderError>;
+
+    /// What is known of the guest daemon in an image; `None` is the configured one. What is not known is told so: a guest that is
+    /// wrongly taken for one that can be admitted by a token never comes up.
+    async fn guest_admission(&self, image: Option<&str>) -> GuestAdmission {
+        let _ = image;
+        GuestAdmission::Unknown
+    }
 
     /// Makes the VM of `key`, or answers the one that is there already. Returns as soon as the VM is on its way: it may be
     /// [`VmState::Pending`] and have no address yet.

@@ -1,4 +1,4 @@
-//! [`QemuProvider`]: the five methods, each handed to the module that does it.
+//! [`QemuProvider`]: the methods of a provider, each handed to the module that does it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use peerpods_podvm::ClusterId;
+use peerpods_podvm::image::GuestAdmission;
 use peerpods_provider::{Facts, Instance, Provider, ProviderError, VmKey, VmSpec};
 use tokio::sync::OnceCell;
 
@@ -83,6 +84,14 @@ impl Provider for QemuProvider {
             }
         });
         Ok(facts)
+    }
+
+    /// Asked for each VM, because an image may be built anew. What is wrong with it, creating the VM says.
+    async fn guest_admission(&self, image: Option<&str>) -> GuestAdmission {
+        match self.node.image(image).await {
+            Ok(image) => image.description.guest_admission(),
+            Err(_) => GuestAdmission::Unknown,
+        }
     }
 
     async fn create(&self, key: &VmKey, spec: &VmSpec) -> Result<Instance, ProviderError> {

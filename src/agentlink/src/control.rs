@@ -3,8 +3,9 @@
 //! ```text
 //! {"v":1,"op":"status"}                → {"v":1,"answer":"status",…}
 //! {"v":1,"op":"connect","target":{…}}  → {"v":1,"answer":"connected",…} | deadline | untrusted   (hanging up stops the dialling)
+//! {"v":2,"op":"connect","target":{…,"guest":{"token":…}}}   or {"key":…}: a guest that makes its own key (`admission.rs`)
 //! {"v":1,"op":"close"}                 → {"v":1,"answer":"closing"}, then EOF
-//! a version that is not spoken         → {"v":1,"answer":"unsupported","speaks":{"oldest":1,"newest":1}}
+//! a version that is not spoken         → {"v":1,"answer":"unsupported","speaks":{"oldest":1,"newest":2}}
 //! anything else                        → {"v":1,"answer":"error","message":…}
 //! ```
 //!
@@ -18,8 +19,8 @@
 //!   fields need no new version; a new operation, or a new meaning, does.
 //! - `status` says which versions are spoken; a link that does not say so speaks 1.
 //!
-//! This module owns the messages and the bounded lines, not what is done about them. Lines may carry a private key: their buffers
-//! are wiped.
+//! This module owns the messages and the bounded lines, not what is done about them. Lines may carry a private key or
+//! a token: their buffers are wiped.
 
 use std::borrow::Cow;
 use std::io;
@@ -30,10 +31,12 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::link::{Connected, LinkTarget, ShimProcess};
+use crate::link::{Connected, GuestTrust, LinkTarget, ShimProcess};
 
 /// The versions this program speaks, as link and as daemon.
-pub(crate) const SPOKEN: Speaks = Speaks { oldest: 1, newest: 1 };
+pub(crate) const SPOKEN: Speaks = Speaks { oldest: 1, newest: 2 };
+/// The first version in which a `connect` can say how the guest is known.
+pub(crate) const GUEST_TRUST: u32 = 2;
 /// The longest line in bytes: three PEM texts with room to spare.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
 
@@ -114,7 +117,8 @@ pub(crate) struct Ask<'a> {
 
 impl<'a> Ask<'a> {
     pub(crate) fn connect(target: &'a LinkTarget) -> Self {
-        Self { v: 1, op: "connect", target: Some(target) }
+        let v = if target.guest == GuestTrust::Authority { 1 } else { GUEST_TRUST };
+        Self { v, op: "connect", target: Some(target) }
     }
     pub(crate) fn status() -> Self {
         Self { v: 1, op: "status", target: None }

@@ -6,11 +6,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use peerpods_podvm::token::{AdmissionToken, GuestKey};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -18,8 +19,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::admission::{self, Binding, Denied};
 use crate::health::{self, HealthError};
-use crate::link::{Connected, LinkTarget};
+use crate::link::{Connected, GuestTrust, LinkTarget};
 use crate::relay;
 use crate::tls::{self, Fault, TlsError};
 
@@ -40,13 +42,42 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) type Guest = TlsStream<TcpStream>;
 
 /// A [`LinkTarget`], ready to be dialled.
-#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     name: ServerName<'static>,
     authority: String,
+    trust: Mutex<Trust>,
+}
+
+/// How the guest is known at present.
+enum Trust {
+    /// By what the connectors check; by which key, unless by a certificate of the authority.
+    Known { lines: Lines, key: Option<GuestKey> },
+    /// Not yet.
+    Token(Claim),
+}
+
+/// The two ways to talk to a guest that is known.
+#[derive(Clone)]
+struct Lines {
     plain: TlsConnector,
     session: TlsConnector,
+}
+
+impl Lines {
+    fn new(tls: Arc<ClientConfig>) -> Self {
+        let session = TlsConnector::from(tls::offering_session(&tls));
+        Self { plain: TlsConnector::from(tls), session }
+    }
+}
+
+/// What it takes to admit a guest.
+#[derive(Clone)]
+struct Claim {
+    token: AdmissionToken,
+    tls: Arc<ClientConfig>,
+    /// As the guest sees us.
+    own: GuestKey,
 }
 
 /// Why a target cannot be dialled at all.
@@ -62,15 +93,67 @@ impl Target {
     pub(crate) fn new(target: &LinkTarget) -> Result<Self, TargetError> {
         let name = ServerName::try_from(target.server_name.clone())
             .map_err(|_| TargetError::Name(target.server_name.chars().take(80).collect()))?;
-        let tls: Arc<ClientConfig> = tls::near_client(&target.identity)?;
-        let authority = target.identity.authority.clone();
-        let session = TlsConnector::from(tls::offering_session(&tls));
-        Ok(Self { address: target.address, name, authority, plain: TlsConnector::from(tls), session })
+        let identity = &target.identity;
+        let trust = match &target.guest {
+            GuestTrust::Authority => {
+                Trust::Known { lines: Lines::new(tls::near_client(identity)?), key: None }
+            }
+            GuestTrust::Key(key) => Trust::by_key(&tls::near_admitting(identity)?, *key),
+            GuestTrust::Token(token) => Trust::Token(Claim {
+                token: token.clone(),
+                tls: Arc::new(tls::near_admitting(identity)?),
+                own: tls::key_shown_by(identity)?,
+            }),
+        };
+        let authority = identity.authority.clone();
+        Ok(Self { address: target.address, name, authority, trust: Mutex::new(trust) })
     }
 
     /// True when both lead to the same guest; their client certificates may differ.
     pub(crate) fn same_guest(&self, other: &Self) -> bool {
+        self.same_place(other) && self.key() == other.key()
+    }
+
+    fn same_place(&self, other: &Self) -> bool {
         (self.address, &self.name, &self.authority) == (other.address, &other.name, &other.authority)
+    }
+
+    /// The key the guest is known by, if it is known by one.
+    pub(crate) fn key(&self) -> Option<GuestKey> {
+        match &*self.trust() {
+            Trust::Known { key, .. } => *key,
+            Trust::Token(_) => None,
+        }
+    }
+
+    /// What `asked` leads to, when the guest there was admitted before: it is known by its key, whoever asks (a daemon before this one
+    /// knows no keys) and whatever token it brings. None when that is something else.
+    pub(crate) fn recognised(&self, asked: &LinkTarget, new: &Self) -> Result<Option<Self>, TargetError> {
+        match self.key() {
+            Some(key) if self.same_place(new) && new.key().is_none() => {
+                Self::new(&LinkTarget { guest: GuestTrust::Key(key), ..asked.clone() }).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The guest has proved itself: it is known by its key from here on, and the token is wiped.
+    fn admit(&self, key: GuestKey) {
+        let mut trust = self.trust();
+        if let Trust::Token(claim) = &*trust {
+            *trust = Trust::by_key(&claim.tls, key);
+        }
+    }
+
+    fn claim(&self) -> Option<Claim> {
+        match &*self.trust() {
+            Trust::Token(claim) => Some(claim.clone()),
+            Trust::Known { .. } => None,
+        }
+    }
+
+    fn trust(&self) -> MutexGuard<'_, Trust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// TLS for one connection of the shim.
@@ -79,15 +162,65 @@ impl Target {
     }
 
     async fn handshake(&self, tcp: TcpStream, purpose: Purpose, patience: Duration) -> Result<Guest, Fault> {
-        let tls = match purpose {
-            Purpose::Agent => &self.plain,
-            Purpose::Forward => &self.session,
+        let tls = match (&*self.trust(), purpose) {
+            (Trust::Known { lines, .. }, Purpose::Agent) => lines.plain.clone(),
+            (Trust::Known { lines, .. }, Purpose::Forward) => lines.session.clone(),
+            (Trust::Token(claim), _) => TlsConnector::from(claim.tls.clone()),
         };
         match timeout(patience, tls.connect(self.name.clone(), tcp)).await {
             Ok(Ok(guest)) => Ok(guest),
             Ok(Err(error)) => Err(tls::judge(&error)),
             Err(_) => Err(Fault::Passing(format!("the TLS handshake took longer than {patience:?}"))),
         }
+    }
+
+    /// Asks for the agent's health, and admits the guest on the way when that is still to be done.
+    async fn check(&self, guest: &mut Guest) -> Result<(), Fault> {
+        let Some(claim) = self.claim() else {
+            return health::check(guest).await.map_err(|error| not_healthy(&error));
+        };
+        let broken = |error: io::Error| not_healthy(&error.into());
+        let (key, binding) = claim.binding(guest)?;
+        admission::say(guest, &claim.token, &binding).await.map_err(broken)?;
+        // In the same flight: an answer comes from a guest that was admitted, or not at all.
+        health::ask(guest).await.map_err(|error| not_healthy(&error))?;
+        match admission::hear(guest, &claim.token, &binding).await {
+            Ok(()) => self.admit(key),
+            Err(Denied::For(reason)) => return Err(Fault::Untrusted(reason)),
+            Err(Denied::Io(error)) => return Err(broken(error)),
+        }
+        drop(claim);
+        tracing::info!(guest = %key, "the guest was admitted by its token, and is known by its key from here on");
+        health::hear(guest).await.map_err(|error| not_healthy(&error))
+    }
+}
+
+impl Trust {
+    fn by_key(admitting: &ClientConfig, key: GuestKey) -> Self {
+        let lines = Lines::new(Arc::new(tls::near_knowing(admitting, key)));
+        Self::Known { lines, key: Some(key) }
+    }
+}
+
+impl Claim {
+    /// The key the guest shows, and what ties our proofs to this connection.
+    fn binding(&self, guest: &Guest) -> Result<(GuestKey, Binding), Fault> {
+        let tls = guest.get_ref().1;
+        if tls.alpn_protocol() != Some(admission::PROTOCOL) {
+            return Err(Fault::Untrusted(
+                "it cannot be admitted by a token: its image holds another guest than ours, or an older one; set guest-identity to \
+                 stock or auto"
+                    .to_owned(),
+            ));
+        }
+        let unreadable = |error: &dyn std::fmt::Display| {
+            Fault::Passing(format!("its certificate cannot be read: {error}"))
+        };
+        let shown =
+            tls.peer_certificates().and_then(<[_]>::first).ok_or_else(|| unreadable(&"there is none"))?;
+        let key = tls::key_of(shown).map_err(|error| unreadable(&error))?;
+        let binding = Binding::of(tls, key, self.own).map_err(|error| unreadable(&error))?;
+        Ok((key, binding))
     }
 }
 
@@ -130,7 +263,8 @@ pub(crate) async fn until_agent_answers(
             let guest = reached?;
             let agent_after = progress.started.elapsed();
             let port_open_after = progress.port_open_after.unwrap_or(agent_after);
-            return Ok((Connected { port_open_after, agent_after, attempts: progress.attempts }, guest));
+            let guest_key = target.key();
+            return Ok((Connected { guest_key, port_open_after, agent_after, attempts: progress.attempts }, guest));
         }
         () = sleep(deadline) => {}
     }
@@ -186,8 +320,8 @@ async fn attempt(
     if purpose == Purpose::Agent {
         "the guest accepts our connections, and its agent did not answer Health.Check"
             .clone_into(&mut progress.last);
-        match timeout(AGENT_PATIENCE, health::check(&mut guest)).await {
-            Ok(answer) => answer.map_err(|error| not_healthy(&error))?,
+        match timeout(AGENT_PATIENCE, target.check(&mut guest)).await {
+            Ok(answer) => answer?,
             Err(_) => return Err(Fault::Passing(progress.last.clone())),
         }
     }

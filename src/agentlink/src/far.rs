@@ -8,6 +8,8 @@
 //! A peer that offers a resumable session (`session.rs`) gets one: its bytes take the same way, and the agent's connection outlives
 //! the peer's. A stock peer offers none.
 //!
+//! A guest that made its own key lets nobody in before somebody has admitted it (`admission.rs`).
+//!
 //! Each connection stands alone: one that breaks, or speaks no ttrpc, is closed and logged. No frame is held but the two kinds that are
 //! rewritten. The agent is not started, supervised or asked anything here.
 
@@ -29,11 +31,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{self, Binding, Gate};
 use crate::frame::FrameError;
 use crate::relay;
 use crate::session::far::{Limits, Sessions, live};
 use crate::session::pulse::FAR_SILENCE;
 use crate::session::{self, PROTOCOL};
+use crate::tls::key_of;
 use inbound::{Departs, Inbound};
 
 /// How often the agent's socket is tried while the agent comes up.
@@ -48,6 +52,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct FarConfig {
     /// Certificate, key and whom to admit: [`crate::tls::far_server`].
     pub tls: Arc<ServerConfig>,
+    /// By whom the guest has to be admitted first; none in the stock form.
+    pub gate: Option<Arc<Gate>>,
     /// The agent's unix socket.
     pub agent_socket: PathBuf,
     /// The path every container's network namespace is set to.
@@ -71,6 +77,7 @@ impl FarConfig {
     pub fn new(tls: Arc<ServerConfig>, agent_socket: PathBuf, pod_netns: PathBuf) -> Self {
         Self {
             tls,
+            gate: None,
             agent_socket,
             pod_netns,
             agent_patience: Duration::from_secs(150),
@@ -138,7 +145,15 @@ impl Far {
                 });
             }
         };
-        closing.run_until_cancelled(accepting).await;
+        let gate = self.inner.config.gate.clone();
+        let tend_gate = async move {
+            if let Some(gate) = gate {
+                gate.expire().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let both = async { tokio::join!(accepting, tend_gate) };
+        closing.run_until_cancelled(both).await;
         connections.close();
         connections.wait().await;
     }
@@ -165,7 +180,8 @@ impl Inner {
         closing: &CancellationToken,
     ) {
         relay::tune(&tcp);
-        let Some(Some(tls)) = closing.run_until_cancelled(self.handshake(tcp, peer)).await else { return };
+        let entering = async { self.admitted(self.handshake(tcp, peer).await?, peer).await };
+        let Some(Some(tls)) = closing.run_until_cancelled(entering).await else { return };
         drop(permit);
         tracing::debug!(%peer, "connected");
         if tls.get_ref().1.alpn_protocol() == Some(PROTOCOL) {
@@ -187,6 +203,37 @@ impl Inner {
             }
             Err(_) => {
                 tracing::info!(%peer, after = ?self.config.handshake_timeout, "TLS handshake took too long");
+            }
+        }
+        None
+    }
+
+    /// The connection, when its peer may go on.
+    async fn admitted(
+        &self,
+        mut tls: TlsStream<TcpStream>,
+        peer: SocketAddr,
+    ) -> Option<TlsStream<TcpStream>> {
+        let Some(gate) = &self.config.gate else { return Some(tls) };
+        if tls.get_ref().1.alpn_protocol() != Some(admission::PROTOCOL) {
+            if gate.is_open() {
+                return Some(tls);
+            }
+            tracing::warn!(%peer, "this guest has not been admitted yet; a connection was closed");
+            return None;
+        }
+        match timeout(self.config.handshake_timeout, claim(gate, &mut tls)).await {
+            Ok(Ok(())) => {
+                tracing::info!(%peer, "admitted by the token");
+                return Some(tls);
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::error!(%peer, %error, "a claim was refused");
+                linger(tls).await;
+            }
+            Ok(Err(error)) => tracing::info!(%peer, %error, "no claim was made"),
+            Err(_) => {
+                tracing::info!(%peer, after = ?self.config.handshake_timeout, "no claim was made in time")
             }
         }
         None
@@ -261,13 +308,21 @@ async fn downlink<S: AsyncWrite>(
     Ok(to.shutdown().await?)
 }
 
+async fn claim(gate: &Gate, tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let shown = shown.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let link = key_of(shown).map_err(io::Error::other)?;
+    let binding = Binding::of(tls.get_ref().1, gate.own(), link)?;
+    gate.hear(tls, link, &binding).await
+}
+
 /// Closing with unread bytes resets the connection, which can overtake the alert that says why.
-async fn linger(mut tcp: TcpStream) {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut peer: S) {
     let mut scrap = [0; 1024];
     let drain = async {
-        tcp.shutdown().await?;
+        peer.shutdown().await?;
         let mut left = 64;
-        while left > 0 && tcp.read(&mut scrap).await? > 0 {
+        while left > 0 && peer.read(&mut scrap).await? > 0 {
             left -= 1;
         }
         Ok::<(), io::Error>(())

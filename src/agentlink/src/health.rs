@@ -33,6 +33,12 @@ pub(crate) enum HealthError {
 
 /// Asks once. The stream must carry nothing else; it is not closed.
 pub(crate) async fn check<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), HealthError> {
+    ask(stream).await?;
+    hear(stream).await
+}
+
+/// The question alone.
+pub(crate) async fn ask<S: AsyncWrite + Unpin>(stream: &mut S) -> Result<(), HealthError> {
     let request = Request {
         service: "grpc.Health".to_owned(),
         method: "Check".to_owned(),
@@ -44,11 +50,11 @@ pub(crate) async fn check<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> 
     let header = Header { length, stream: 1, kind: Kind::Request, flags: 0 };
     stream.write_all(&header.emit()).await?;
     stream.write_all(&payload).await?;
-    stream.flush().await?;
-    read_answer(stream).await
+    Ok(stream.flush().await?)
 }
 
-async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(), HealthError> {
+/// The answer to [`ask`].
+pub(crate) async fn hear<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(), HealthError> {
     let mut header = [0; HEADER_LEN];
     stream.read_exact(&mut header).await?;
     let header = Header::parse(&header)?;

@@ -13,8 +13,11 @@
 //!
 //! Between our own two ends the bytes go in a resumable session (`session.rs`), which outlives its TCP connection; with a stock peer, plainly.
 //!
+//! A guest of ours makes its key itself and is admitted by a one-time token ([`admission`]); a stock guest gets a certificate in user data.
+//!
 //! The near end copies bytes and holds one client certificate; only the daemon holds the authority ([`ca`]).
 
+pub mod admission;
 pub mod ca;
 mod control;
 mod dial;
@@ -30,4 +33,6 @@ pub mod rewrite;
 mod session;
 pub mod tls;
 
-pub use link::{Connected, Link, LinkError, LinkIdentity, LinkSpec, LinkTarget, ShimProcess, Shims};
+pub use link::{
+    Connected, GuestTrust, Link, LinkError, LinkIdentity, LinkSpec, LinkTarget, Opened, ShimProcess, Shims,
+};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use peerpods_podvm::SandboxId;
+use peerpods_podvm::token::{AdmissionToken, GuestKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
@@ -51,13 +52,45 @@ pub struct LinkTarget {
     pub server_name: String,
     /// Keys and trust.
     pub identity: LinkIdentity,
+    /// How the guest is known.
+    #[serde(default, skip_serializing_if = "GuestTrust::is_authority")]
+    pub guest: GuestTrust,
     /// How long to keep trying until the agent answers.
     pub deadline: Duration,
+}
+
+/// How a link knows the guest for the right one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestTrust {
+    /// By a certificate with the VM's name, signed by [`LinkIdentity::authority`]: the stock form.
+    #[default]
+    Authority,
+    /// By the token it was given at birth; after its first use by the key it showed then.
+    Token(AdmissionToken),
+    /// By the key it was admitted with.
+    Key(GuestKey),
+}
+
+impl GuestTrust {
+    fn is_authority(&self) -> bool {
+        *self == Self::Authority
+    }
+}
+
+/// A link that is open: what it can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Whether it knows [`GuestTrust::Token`]; a link of an older program does not.
+    pub admits_by_token: bool,
 }
 
 /// The agent answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Connected {
+    /// The key the guest is known by from here on; none in the stock form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_key: Option<GuestKey>,
     /// Time from the call to the first TCP connection accepted by the guest.
     pub port_open_after: Duration,
     /// Time from the call to the agent's answer to `Health.Check`.
@@ -174,13 +207,14 @@ pub trait Link: Send + Sync {
     ///
     /// # Errors
     /// When the process cannot be started; nothing is left then.
-    async fn open(&self, spec: &LinkSpec) -> Result<(), LinkError>;
+    async fn open(&self, spec: &LinkSpec) -> Result<Opened, LinkError>;
 
     /// Dials the guest until the agent answers `Health.Check` over the link, or the target's deadline passes. Dropping the future
-    /// stops the dialling. Asked again for the same target it answers at once.
+    /// stops the dialling. Asked again for the same target it answers at once. A guest that was admitted stays known by its key,
+    /// whatever a later target for the same VM says of trust.
     ///
     /// # Errors
-    /// [`LinkError::Deadline`] and [`LinkError::Untrusted`] say what was seen last.
+    /// [`LinkError::Unsupported`] for a trust the link does not know, [`LinkError::Deadline`] and [`LinkError::Untrusted`] say what was seen last.
     async fn connect(&self, spec: &LinkSpec, target: &LinkTarget) -> Result<Connected, LinkError>;
 
     /// Who holds the agent socket; none when there is no link.

@@ -24,9 +24,9 @@ use async_trait::async_trait;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::control::{Ask, Body};
+use crate::control::{Ask, Body, GUEST_TRUST};
 pub use crate::control::{GuestState, Speaks, Status};
-use crate::link::{Connected, Link, LinkError, LinkSpec, LinkTarget, Shims};
+use crate::link::{Connected, Link, LinkError, LinkSpec, LinkTarget, Opened, Shims};
 use crate::living::Process;
 use crate::near::Places;
 use ask::{Conversation, Failure};
@@ -130,11 +130,11 @@ impl LinkProcesses {
     }
 
     /// Waits for the process that was started, by us or by somebody at the same time.
-    async fn wait_until_it_answers(&self, spec: &LinkSpec) -> Result<(), LinkError> {
+    async fn wait_until_it_answers(&self, spec: &LinkSpec) -> Result<Status, LinkError> {
         let until = Instant::now() + START_PATIENCE;
         loop {
             match self.status(spec).await {
-                Ok(Some(_)) => return Ok(()),
+                Ok(Some(status)) => return Ok(status),
                 Ok(None) if Instant::now() < until => sleep(Duration::from_millis(20)).await,
                 Ok(None) => return Err(unreachable(spec, io::ErrorKind::TimedOut.into())),
                 Err(error) => return Err(error),
@@ -145,24 +145,24 @@ impl LinkProcesses {
 
 #[async_trait]
 impl Link for LinkProcesses {
-    async fn open(&self, spec: &LinkSpec) -> Result<(), LinkError> {
+    async fn open(&self, spec: &LinkSpec) -> Result<Opened, LinkError> {
         let places = Places::beside(&spec.agent_socket)
             .map_err(|e| self.not_started(spec, io::Error::new(io::ErrorKind::InvalidInput, e)))?;
-        if self.status(spec).await?.is_some() {
-            return Ok(());
+        if let Some(status) = self.status(spec).await? {
+            return Ok(opened(&status));
         }
         let started = match self.start(spec, &places).await {
             Ok(()) => self.wait_until_it_answers(spec).await,
             // Somebody else's start may have won; then theirs answers.
             Err(error) => match self.status(spec).await {
-                Ok(Some(_)) => Ok(()),
+                Ok(Some(status)) => Ok(status),
                 _ => Err(error),
             },
         };
         if started.is_err() {
             let _ = self.close(spec).await;
         }
-        started
+        started.map(|status| opened(&status))
     }
 
     async fn connect(&self, spec: &LinkSpec, target: &LinkTarget) -> Result<Connected, LinkError> {
@@ -208,6 +208,10 @@ impl Link for LinkProcesses {
         let _ = fs::remove_dir(&places.dir);
         Ok(())
     }
+}
+
+fn opened(status: &Status) -> Opened {
+    Opened { admits_by_token: status.speaks.includes(GUEST_TRUST) }
 }
 
 /// Who listens on the control socket, or on the agent socket when the other was removed. An error when there may be somebody.

@@ -3,20 +3,29 @@
 //! It owns the two configurations and the judgement whether a failure can pass by itself. It opens no connection.
 
 mod client_trust;
+mod server_trust;
 
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use peerpods_podvm::token::GuestKey;
+use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
-use rustls::{AlertDescription, ClientConfig, Error, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ConfigBuilder, Error, RootCertStore, ServerConfig,
+    SupportedProtocolVersion,
+};
 
+use crate::admission;
 use crate::link::LinkIdentity;
 use crate::session::PROTOCOL;
+
+pub(crate) use server_trust::key_of;
 
 /// Why a TLS configuration could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +48,9 @@ pub enum TlsError {
         #[source]
         source: Error,
     },
+    /// The guest's own key could not be made.
+    #[error("cannot make the guest's key")]
+    Generate(#[source] rcgen::Error),
     /// `tls-min-version` is neither `VersionTLS12` nor `VersionTLS13`.
     #[error("the TLS version {0:?} is not known; VersionTLS12 and VersionTLS13 are")]
     Version(String),
@@ -98,18 +110,56 @@ pub fn near_client(identity: &LinkIdentity) -> Result<Arc<ClientConfig>, TlsErro
     for certificate in certificates("authority", &identity.authority)? {
         roots.add(certificate).map_err(|source| TlsError::Unusable { what: "authority", source })?;
     }
-    let unusable = |source| TlsError::Unusable { what: "client certificate", source };
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(MinVersion::default().versions())
-        .map_err(unusable)?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            certificates("client certificate", &identity.certificate)?,
-            private_key("client key", &identity.key)?,
-        )
-        .map_err(unusable)?;
+        .map_err(|source| TlsError::Unusable { what: "client certificate", source })?
+        .with_root_certificates(roots);
+    Ok(Arc::new(showing(identity, builder)?))
+}
+
+/// The near end for a guest that is yet to be admitted: believes whoever has the key it shows. Offers `admission.rs`'s protocol.
+///
+/// # Errors
+/// [`TlsError`] says which text is at fault, never its content.
+pub(crate) fn near_admitting(identity: &LinkIdentity) -> Result<ClientConfig, TlsError> {
+    let provider = provider();
+    let trust = server_trust::KeyTrust::to_be_admitted(&provider);
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(MinVersion::Tls13.versions())
+        .map_err(|source| TlsError::Unusable { what: "client certificate", source })?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trust));
+    let mut config = showing(identity, builder)?;
+    config.alpn_protocols = vec![admission::PROTOCOL.to_vec()];
+    Ok(config)
+}
+
+/// The same near end for a guest that is known by its key.
+pub(crate) fn near_knowing(admitting: &ClientConfig, key: GuestKey) -> ClientConfig {
+    let mut config = admitting.clone();
+    config.alpn_protocols.clear();
+    let trust = server_trust::KeyTrust::only(key, &provider());
+    config.dangerous().set_certificate_verifier(Arc::new(trust));
+    config
+}
+
+fn showing(
+    identity: &LinkIdentity,
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+) -> Result<ClientConfig, TlsError> {
+    let chain = certificates("client certificate", &identity.certificate)?;
+    let mut config = builder
+        .with_client_auth_cert(chain, private_key("client key", &identity.key)?)
+        .map_err(|source| TlsError::Unusable { what: "client certificate", source })?;
     config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    Ok(config)
+}
+
+/// The key by which a guest sees the near end.
+pub(crate) fn key_shown_by(identity: &LinkIdentity) -> Result<GuestKey, TlsError> {
+    let chain = certificates("client certificate", &identity.certificate)?;
+    let shown = chain.first().ok_or(TlsError::Pem { what: "client certificate", source: None })?;
+    key_of(shown).map_err(|source| TlsError::Unusable { what: "client certificate", source })
 }
 
 /// The same end, offering a resumable session (`session.rs`); a peer that knows nothing of ALPN does not answer to the offer.
@@ -126,7 +176,40 @@ pub(crate) fn offering_session(near: &ClientConfig) -> Arc<ClientConfig> {
 /// # Errors
 /// [`TlsError`] says which text is at fault, never its content.
 pub fn far_server(keys: FarKeys<'_>, min: MinVersion) -> Result<Arc<ServerConfig>, TlsError> {
-    let admitted = certificates("client authority", keys.client_ca)?;
+    let chain = certificates("server certificate", keys.certificate)?;
+    let key = private_key("server key", keys.key)?;
+    let mut config = serving(keys.client_ca, min, chain, key)?;
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The far end with a key made now, which is in this process' memory and nowhere else: for a guest that has to be admitted
+/// (`admission.rs`). TLS 1.3, because both ends are ours. Answers the key's name as well.
+///
+/// # Errors
+/// When the key cannot be made, or `client_ca` is no PEM text.
+pub fn far_with_own_key(client_ca: &str) -> Result<(Arc<ServerConfig>, GuestKey), TlsError> {
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(TlsError::Generate)?;
+    // Valid from 1975 on and for ever: the guest's clock may be wrong, and nobody asks.
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "peerpods-guest");
+    let certificate = params.self_signed(&pair).map_err(TlsError::Generate)?.der().clone();
+    let unusable = |source| TlsError::Unusable { what: "guest's own certificate", source };
+    let own = key_of(&certificate).map_err(unusable)?;
+    let key = PrivatePkcs8KeyDer::from(pair.serialize_der()).into();
+    let mut config = serving(client_ca, MinVersion::Tls13, vec![certificate], key)?;
+    config.alpn_protocols = vec![admission::PROTOCOL.to_vec(), PROTOCOL.to_vec()];
+    Ok((Arc::new(config), own))
+}
+
+fn serving(
+    client_ca: &str,
+    min: MinVersion,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, TlsError> {
+    let admitted = certificates("client authority", client_ca)?;
     let provider = provider();
     let trust = client_trust::ClientTrust::new(admitted, &provider)?;
     let unusable = |source| TlsError::Unusable { what: "server certificate", source };
@@ -134,15 +217,11 @@ pub fn far_server(keys: FarKeys<'_>, min: MinVersion) -> Result<Arc<ServerConfig
         .with_protocol_versions(min.versions())
         .map_err(unusable)?
         .with_client_cert_verifier(Arc::new(trust))
-        .with_single_cert(
-            certificates("server certificate", keys.certificate)?,
-            private_key("server key", keys.key)?,
-        )
+        .with_single_cert(chain, key)
         .map_err(unusable)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// What a failed connection means for the next attempt.
@@ -159,6 +238,10 @@ pub enum Fault {
 pub fn judge(error: &io::Error) -> Fault {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match inner {
+        // What our own verifiers say; as part of the general form it would be shown as code.
+        Some(Error::InvalidCertificate(CertificateError::Other(reason))) => {
+            Fault::Untrusted(format!("its certificate is not acceptable: {reason}"))
+        }
         Some(Error::InvalidCertificate(reason)) => {
             Fault::Untrusted(format!("its certificate is not acceptable: {reason}"))
         }
@@ -195,6 +278,11 @@ fn judge_alert(alert: AlertDescription) -> Fault {
         | A::ProtocolVersion
         | A::InsufficientSecurity
         | A::UnrecognisedName => Fault::Untrusted(format!("it does not accept us: TLS alert {alert:?}")),
+        A::NoApplicationProtocol => Fault::Passing(
+            "what answers there does not know the protocol we ask for: an earlier VM at this address, or a guest that cannot be \
+             admitted by a token (set guest-identity to stock for its image)"
+                .to_owned(),
+        ),
         other => Fault::Passing(format!("the guest ended the TLS handshake with the alert {other:?}")),
     }
 }

@@ -7,9 +7,12 @@ use std::time::Duration;
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
+/// Says what this guest can, for people and for who builds an image with it.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\n", "peerpods-guest can: admission/1");
+
 /// The daemon inside a pod VM: takes the worker's message, lays the pod's network, runs the agent and serves the agent link.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "peerpods-guest", version)]
+#[command(name = "peerpods-guest", version, long_version = LONG_VERSION)]
 pub struct Args {
     /// The worker's message, a cloud-config document. Without it: apf.json in the run directory if something wrote that already, else QEMU's
     /// fw_cfg device, else /media/cidata/user-data.
@@ -60,6 +63,11 @@ mod tests {
         assert_eq!(args.run_dir, PathBuf::from("/run/peerpod"));
         assert_eq!(args.podns, PathBuf::from("/run/netns/podns"));
         assert!(!args.agent_socket.starts_with("/run/kata-containers"));
+    }
+
+    #[test]
+    fn the_long_version_says_what_an_image_builder_looks_for() {
+        assert!(LONG_VERSION.contains(peerpods_podvm::image::GUEST_ADMITTED_BY_TOKEN));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! From the worker's message to the files of the run directory, and back to what we need of them.
 //!
 //! Every file is 0600: some hold keys or registry passwords, and everything that reads them in a pod VM is root. Only the paths stock
-//! allows are written, and nothing is written when any part of the message is broken.
+//! allows are written, and nothing is written when any part of the message is broken. A token the guest is admitted by is in no file:
+//! one that something else wrote is written anew without it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -20,6 +21,8 @@ const STOCK_RUN_DIR: &str = "/run/peerpod/";
 const FROM_INITDATA: [&str; 3] = ["aa.toml", "cdh.toml", POLICY];
 /// The agent's policy.
 const POLICY: &str = "policy.rego";
+/// The key of `apf.json` with the token.
+const ADMISSION: &str = "admission";
 /// The hash over the initdata, in hexadecimal, for whoever measures it.
 const DIGEST: &str = "initdata.digest";
 
@@ -128,10 +131,14 @@ struct NewFile {
 /// Everything to write: the message's files unless they are there already, and what initdata holds. Pure.
 fn writes(message: &Message, files: &[File], initdata: Option<&InitData>, run_dir: &Path) -> Vec<NewFile> {
     let mut writes = Vec::new();
-    if matches!(message, Message::Document { .. }) {
-        writes.extend(files.iter().filter_map(|file| {
-            Some(NewFile { path: place(run_dir, &file.path)?, content: file.content.clone() })
-        }));
+    for file in files {
+        let Some(path) = place(run_dir, &file.path) else { continue };
+        let without = (file.path == APF_PATH).then(|| without_token(&file.content)).flatten();
+        match (message, without) {
+            (_, Some(content)) => writes.push(NewFile { path, content }),
+            (Message::Document { .. }, None) => writes.push(NewFile { path, content: file.content.clone() }),
+            (Message::Provisioned, None) => {}
+        }
     }
     if let Some(initdata) = initdata {
         for (name, content) in initdata.data() {
@@ -142,6 +149,13 @@ fn writes(message: &Message, files: &[File], initdata: Option<&InitData>, run_di
         writes.push(NewFile { path: run_dir.join(DIGEST), content: initdata.digest_hex() });
     }
     writes
+}
+
+/// The guest's configuration without the token it is admitted by; none when there is none in it.
+fn without_token(apf: &str) -> Option<String> {
+    let mut document: serde_json::Value = serde_json::from_str(apf).ok()?;
+    document.as_object_mut()?.remove(ADMISSION)?;
+    serde_json::to_string_pretty(&document).ok()
 }
 
 impl NewFile {
@@ -218,6 +232,32 @@ mod tests {
         let provisioned = provision(&Message::Provisioned, dir.path()).unwrap();
         assert_eq!(provisioned.config.pod_name, "web");
         assert!(dir.path().join("aa.toml").is_file());
+    }
+
+    #[test]
+    fn the_token_is_in_no_file_whoever_wrote_it() {
+        const TOKEN: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+        let text = format!(
+            "{{\"pod-name\":\"web\",\"x-of-others\":[1],\"admission\":{{\"version\":1,\"token\":\"{TOKEN}\",\"valid-seconds\":9}}}}"
+        );
+        for there_already in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let apf = dir.path().join("apf.json");
+            let message = if there_already {
+                fs::write(&apf, &text).unwrap();
+                Message::Provisioned
+            } else {
+                document(vec![File::new(APF_PATH, text.clone())])
+            };
+            let provisioned = provision(&message, dir.path()).unwrap();
+            let told = provisioned.config.admission.unwrap();
+            assert_eq!((told.token.expose(), told.valid_seconds), (&[1; 32][..], 9));
+            let left = fs::read_to_string(&apf).unwrap();
+            assert!(!left.contains(TOKEN) && !left.contains("admission"), "{left}");
+            assert!(left.contains("x-of-others") && left.contains("web"), "{left}");
+            assert_eq!(fs::metadata(&apf).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(names(dir.path()), ["apf.json"]);
+        }
     }
 
     #[test]

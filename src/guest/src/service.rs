@@ -11,13 +11,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use peerpods_agentlink::admission::Gate;
 use peerpods_agentlink::far::{Far, FarConfig};
-use peerpods_agentlink::tls::{FarKeys, MinVersion, TlsError, far_server};
+use peerpods_agentlink::tls::{FarKeys, MinVersion, TlsError, far_server, far_with_own_key};
 use peerpods_podnet::guest::{ensure_podns, refuse};
 use peerpods_podnet::{GuestTunnel, TunnelError};
-use peerpods_podvm::guest_config::ApfConfig;
+use peerpods_podvm::guest_config::{Admission, ApfConfig};
 use peerpods_podvm::network::PodNetwork;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -45,8 +47,16 @@ pub enum ServiceError {
     #[error("provisioning")]
     Provision(#[from] ProvisionError),
     /// The message lacks a key without which nobody could be trusted.
-    #[error("TLS: apf.json has no {0}")]
+    #[error(
+        "TLS: apf.json has no {0}; a guest that made its own key and is started anew has lost it with the token, and needs a new VM"
+    )]
     NoKeys(&'static str),
+    /// The message asks for an admission that is not known here.
+    #[error(
+        "TLS: apf.json has an admission of version {0}, and this guest knows {known}; build the image anew",
+        known = Admission::VERSION
+    )]
+    Admission(u32),
     /// The keys are unusable.
     #[error("TLS")]
     Tls(#[from] TlsError),
@@ -76,8 +86,10 @@ pub enum ServiceError {
 /// Not to be dropped half-way: the pod's namespace and tunnel would stay. Cancel `shutdown` instead.
 pub async fn run(args: &Args, shutdown: CancellationToken) -> Result<(), ServiceError> {
     let Some(told) = shutdown.run_until_cancelled(message(args)).await else { return Ok(()) };
-    let told = told?;
+    let mut told = told?;
     let port = Port::open(args, &told.config).await?;
+    // The gate has the token now, and wipes it.
+    told.config.admission = None;
     say_step("listening", args.listen);
     let tunnel = GuestTunnel { podns: args.podns.clone() };
     let result = match shutdown.run_until_cancelled(set_up(args, &told, &tunnel)).await {
@@ -184,8 +196,7 @@ struct Port {
 
 impl Port {
     async fn open(args: &Args, config: &ApfConfig) -> Result<Self, ServiceError> {
-        let tls = far_server(keys(config)?, min_version(config)?)?;
-        let far = Far::new(FarConfig::new(tls, args.agent_socket.clone(), args.podns.clone()));
+        let far = Far::new(far_config(args, config)?);
         let listener = TcpListener::bind(args.listen)
             .await
             .map_err(|source| ServiceError::Listen { address: args.listen, source })?;
@@ -216,11 +227,31 @@ impl Links {
     }
 }
 
+/// With a token: a key made now, which nobody else has, behind a gate. Else the key in the message.
+fn far_config(args: &Args, config: &ApfConfig) -> Result<FarConfig, ServiceError> {
+    let place = |tls| FarConfig::new(tls, args.agent_socket.clone(), args.podns.clone());
+    let Some(admission) = &config.admission else {
+        return Ok(place(far_server(keys(config)?, min_version(config)?)?));
+    };
+    if admission.version != Admission::VERSION {
+        return Err(ServiceError::Admission(admission.version));
+    }
+    let (tls, own) = far_with_own_key(client_ca(config)?)?;
+    let validity = Duration::from_secs(admission.valid_seconds);
+    let gate = Gate::new(own, admission.token.clone(), validity);
+    say_step("own key made", format_args!("{own}, to be admitted within {validity:?}"));
+    Ok(FarConfig { gate: Some(Arc::new(gate)), ..place(tls) })
+}
+
+fn client_ca(config: &ApfConfig) -> Result<&str, ServiceError> {
+    config.tls_client_ca.as_deref().ok_or(ServiceError::NoKeys("tls-client-ca"))
+}
+
 fn keys(config: &ApfConfig) -> Result<FarKeys<'_>, ServiceError> {
     Ok(FarKeys {
         certificate: config.tls_server_cert.as_deref().ok_or(ServiceError::NoKeys("tls-server-cert"))?,
         key: config.tls_server_key.as_ref().ok_or(ServiceError::NoKeys("tls-server-key"))?.expose(),
-        client_ca: config.tls_client_ca.as_deref().ok_or(ServiceError::NoKeys("tls-client-ca"))?,
+        client_ca: client_ca(config)?,
     })
 }
 

@@ -48,11 +48,25 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The worker interface whose address the guest sends tunnel packets to; `None`: the one with the default route.
     pub host_interface: Option<String>,
+    /// How VMs prove themselves to their links (`PEERPODS_GUEST_IDENTITY`).
+    pub guest_identity: GuestIdentity,
     /// Initdata for pods that bring none (`INITDATA`): base64 of gzip of TOML, checked at start.
     pub initdata: Option<String>,
     /// Whether pods reach the cloud's metadata services (`PEERPODS_POD_METADATA_ACCESS`). Says what the guest is told; the worker's end
     /// of the tunnel is given its own by whoever makes it.
     pub metadata_access: MetadataAccess,
+}
+
+/// How VMs prove themselves to their links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GuestIdentity {
+    /// By a one-time token where the provider knows that the image's guest can; else as [`GuestIdentity::Stock`].
+    #[default]
+    Auto,
+    /// By a one-time token and a key the VM makes, whatever is known of the image. A stock guest does not come up then.
+    Token,
+    /// By a certificate whose key is in user data.
+    Stock,
 }
 
 /// What becomes of VMs that no sandbox owns.
@@ -105,6 +119,7 @@ impl Default for Config {
             sweep_interval: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(20),
             host_interface: None,
+            guest_identity: GuestIdentity::default(),
             initdata: None,
             metadata_access: MetadataAccess::default(),
         }

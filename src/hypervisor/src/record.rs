@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use peerpods_podvm::annotations::PodRequest;
+use peerpods_podvm::token::GuestKey;
 use peerpods_podvm::{ClusterId, SandboxId};
 use peerpods_provider::VmKey;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,31 @@ pub struct InstanceRecord {
     pub addresses: Vec<IpAddr>,
 }
 
+/// How the VM proves itself to the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "form", rename_all = "lowercase")]
+pub enum GuestForm {
+    /// By a certificate whose key is in its user data.
+    Stock,
+    /// By a key it made itself. Which, is known once it was admitted by its token; it is no secret.
+    Token {
+        /// The key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<GuestKey>,
+    },
+}
+
+impl GuestForm {
+    /// The word for it in lists.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stock => "stock",
+            Self::Token { .. } => "token",
+        }
+    }
+}
+
 /// What this node remembers of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -65,6 +91,9 @@ pub struct Record {
     pub tunnel: Option<TunnelRecord>,
     /// The VM, once it is known.
     pub instance: Option<InstanceRecord>,
+    /// How the VM proves itself, once that is decided. A record of an older program has no word for the stock form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestForm>,
     /// When the provider was asked to make a VM, in milliseconds since 1970; written before each time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub creations_unix_ms: Vec<u64>,
@@ -140,6 +169,7 @@ pub(crate) mod tests {
             vxlan_port: 9000,
             tunnel: None,
             instance: None,
+            guest: None,
             creations_unix_ms: Vec::new(),
             created_unix_ms: 1,
             boot_id: "b1".into(),

@@ -9,6 +9,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::PodNetwork;
 pub use crate::secret::SecretText;
+pub use crate::token::AdmissionToken;
+
+/// In place of a key and a certificate, for a guest of ours, which makes its key itself (`peerpods_agentlink::admission`). A stock guest
+/// ignores this key and has then no certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Admission {
+    /// Of what the guest has to do with it; [`Admission::VERSION`].
+    pub version: u32,
+    /// What it proves itself with, once.
+    pub token: AdmissionToken,
+    /// For so many seconds the token can be used, counted by the guest from when it read it.
+    pub valid_seconds: u64,
+}
+
+impl Admission {
+    /// The version written, and the only one there is.
+    pub const VERSION: u32 = 1;
+}
 
 /// The document. Absent parts are left out of the JSON, except the network, which stock writes as `null`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,6 +51,9 @@ pub struct ApfConfig {
     /// The certificate clients must come with or be signed by, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_client_ca: Option<String>,
+    /// Ours: by what a guest without the two above is admitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
     /// `VersionTLS12` or `VersionTLS13`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_min_version: Option<String>,

@@ -32,7 +32,35 @@ pub struct QemuImage {
     pub outputs: BTreeMap<String, String>,
 }
 
+/// Whether a guest daemon lets a worker admit it by a one-time token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestAdmission {
+    /// Nothing says so: it may be a stock guest, or an old one of ours.
+    #[default]
+    Unknown,
+    /// It does.
+    Token,
+}
+
+/// `peerpods-guest` has this text in its program (`--version` shows it) as long as it can be admitted by a token, and so an image is
+/// known to hold such a guest.
+pub const GUEST_ADMITTED_BY_TOKEN: &str = "peerpods-guest can: admission/1";
+
 impl QemuImage {
+    /// Among the inputs: the guest that went in can be admitted by a token. Not a field of its own, because programs that do not know
+    /// a field refuse the whole description.
+    pub const ADMITTED_BY_TOKEN: &str = "peerpods-guest admission/1";
+
+    /// What is known of the guest in the image.
+    #[must_use]
+    pub fn guest_admission(&self) -> GuestAdmission {
+        match self.inputs.contains_key(Self::ADMITTED_BY_TOKEN) {
+            true => GuestAdmission::Token,
+            false => GuestAdmission::Unknown,
+        }
+    }
+
     /// The version this program writes and reads.
     pub const FORMAT: u32 = 1;
 }

@@ -13,6 +13,7 @@ pub mod metadata;
 pub mod naming;
 pub mod network;
 pub mod sizing;
+pub mod token;
 pub mod underlay;
 pub mod user_data;
 

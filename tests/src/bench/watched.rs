@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use peerpods_podvm::ClusterId;
+use peerpods_podvm::image::GuestAdmission;
 use peerpods_provider::{Console, Facts, Instance, Provider, ProviderError, VmKey, VmSpec};
 
 /// What the guest says, in order: PID 1's steps and the service's. `src/guest` writes them.
@@ -115,6 +116,10 @@ impl Provider for Watched {
 
     async fn verify(&self) -> Result<Facts, ProviderError> {
         self.inner.verify().await
+    }
+
+    async fn guest_admission(&self, image: Option<&str>) -> GuestAdmission {
+        self.inner.guest_admission(image).await
     }
 
     async fn create(&self, key: &VmKey, spec: &VmSpec) -> Result<Instance, ProviderError> {

@@ -22,7 +22,9 @@ type Failure = Box<dyn std::error::Error>;
 async fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let [dir, cloud, link, settings @ ..] = arguments.as_slice() else {
-        eprintln!("usage: peerpods-test-node DIR CLOUD LINK [shim-gone|unstarted|netns-gone|sweep=SECONDS]...");
+        eprintln!(
+            "usage: peerpods-test-node DIR CLOUD LINK [shim-gone|unstarted|netns-gone|sweep=SECONDS]..."
+        );
         return ExitCode::from(2);
     };
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();

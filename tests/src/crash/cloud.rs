@@ -6,8 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use peerpods_agentlink::LinkTarget;
+use peerpods_agentlink::{GuestTrust, LinkTarget};
 use peerpods_podvm::ClusterId;
+use peerpods_podvm::image::GuestAdmission;
+use peerpods_podvm::token::GuestKey;
 use peerpods_provider::{ErrorKind, Facts, Instance, Provider, ProviderError, VmKey, VmSpec, VmState};
 use tokio::sync::oneshot;
 
@@ -42,6 +44,8 @@ pub struct Machine {
     running_at: u64,
     agent_at: u64,
     dies_at: Option<u64>,
+    /// Whether somebody used its token.
+    admitted: bool,
 }
 
 /// The longest a VM is invisible after its birth.
@@ -63,6 +67,21 @@ impl Machine {
         self.dies_at.is_some_and(|at| at <= now)
     }
 
+    /// As the guest does with what is in its user data.
+    fn proves_itself(&mut self, number: u64, trust: &GuestTrust) -> Option<Option<GuestKey>> {
+        let told = String::from_utf8_lossy(self.spec.user_data.expose()).into_owned();
+        let own = GuestKey([u8::try_from(number % 251).unwrap_or(0); 32]);
+        match trust {
+            GuestTrust::Authority => told.contains("tls-server-key").then_some(None),
+            GuestTrust::Token(token) if !self.admitted => {
+                self.admitted = told.contains(&serde_json::to_string(token).unwrap());
+                self.admitted.then_some(Some(own))
+            }
+            GuestTrust::Token(_) => None,
+            GuestTrust::Key(key) => (self.admitted && *key == own).then_some(Some(own)),
+        }
+    }
+
     fn instance(&self, now: u64) -> Instance {
         let running = self.running_at <= now;
         let state = match (self.dead(now), running) {
@@ -82,14 +101,21 @@ impl Machine {
 }
 
 impl Cloud {
-    /// Whether the agent in the VM of `sandbox` answers who dials `target`.
-    pub fn agent_answers(&self, sandbox: &str, target: &LinkTarget, now: u64) -> bool {
-        self.machines.values().any(|machine| {
-            machine.key.sandbox.as_str() == sandbox
+    /// Whether the agent in the VM of `sandbox` answers who dials `target` and knows the guest so; if it does, by which key from now on.
+    pub fn agent_answers(
+        &mut self,
+        sandbox: &str,
+        target: &LinkTarget,
+        trust: &GuestTrust,
+        now: u64,
+    ) -> Option<Option<GuestKey>> {
+        self.machines.iter_mut().find_map(|(number, machine)| {
+            let there = machine.key.sandbox.as_str() == sandbox
                 && machine.address == target.address.ip()
                 && machine.spec.name == target.server_name
                 && machine.agent_at <= now
-                && !machine.dead(now)
+                && !machine.dead(now);
+            if there { machine.proves_itself(*number, trust) } else { None }
         })
     }
 
@@ -129,6 +155,7 @@ impl Cloud {
             running_at,
             agent_at: running_at + luck.between(500, 20_000),
             dies_at: luck.chance(20).then(|| now + luck.between(0, 60_000)),
+            admitted: false,
         };
         let instance = machine.instance(now);
         self.machines.insert(number, machine);
@@ -260,6 +287,10 @@ impl Provider for Incarnation {
             underlay_mtu: 1500,
             remarks: Vec::new(),
         })
+    }
+
+    async fn guest_admission(&self, _: Option<&str>) -> GuestAdmission {
+        if self.world.plan.own_guest { GuestAdmission::Token } else { GuestAdmission::Unknown }
     }
 
     async fn create(&self, key: &VmKey, spec: &VmSpec) -> Result<Instance, ProviderError> {

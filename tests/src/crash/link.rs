@@ -7,7 +7,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use peerpods_agentlink::{Connected, Link, LinkError, LinkSpec, LinkTarget, ShimProcess, Shims};
+use peerpods_agentlink::{
+    Connected, GuestTrust, Link, LinkError, LinkSpec, LinkTarget, Opened, ShimProcess, Shims,
+};
+use peerpods_podvm::token::GuestKey;
 
 use super::invariants;
 use super::plan::Sabotage;
@@ -18,6 +21,31 @@ use super::world::{Incarnation, Seam, Slot, World};
 pub struct Links {
     /// Those that run, each with the VM's address it is connected to.
     pub processes: BTreeMap<String, Option<IpAddr>>,
+    /// The keys by which those that are connected know their guests.
+    pub keys: BTreeMap<String, GuestKey>,
+}
+
+impl Links {
+    fn end(&mut self, sandbox: &str) {
+        self.processes.remove(sandbox);
+        self.keys.remove(sandbox);
+    }
+
+    /// False when the link is gone meanwhile.
+    fn connect(&mut self, sandbox: &str, address: IpAddr, key: Option<GuestKey>) -> bool {
+        let Some(connection) = self.processes.get_mut(sandbox) else { return false };
+        *connection = Some(address);
+        self.keys.extend(key.map(|key| (sandbox.to_owned(), key)));
+        true
+    }
+
+    /// How a link knows the guest it is told to connect to: one that was admitted, by its key.
+    fn trust(&self, sandbox: &str, target: &LinkTarget) -> GuestTrust {
+        match (self.keys.get(sandbox), &target.guest) {
+            (Some(key), GuestTrust::Authority | GuestTrust::Token(_)) => GuestTrust::Key(*key),
+            (_, asked) => asked.clone(),
+        }
+    }
 }
 
 /// How often a link dials a guest that does not answer, in milliseconds.
@@ -27,7 +55,7 @@ impl World {
     /// A link process ends, as by a crash: the shim sees EOF.
     pub fn link_dies(&self, sandbox: &str) {
         self.note(&format!("the link of {sandbox} dies"));
-        self.state().links.processes.remove(sandbox);
+        self.state().links.end(sandbox);
     }
 
     /// The address a link is connected to.
@@ -43,12 +71,17 @@ impl Incarnation {
     }
 
     /// Dials until the agent answers; `None` at the deadline.
-    async fn dial(&self, slot: Slot, sandbox: &str, target: &LinkTarget) -> Option<()> {
+    async fn dial(&self, slot: Slot, sandbox: &str, target: &LinkTarget) -> Option<Option<GuestKey>> {
         let (began, allowed) = (self.world.now(), target.deadline.as_millis());
         loop {
             let now = self.world.now();
-            if self.world.state().cloud.agent_answers(sandbox, target, now) {
-                return Some(());
+            let answered = {
+                let mut state = self.world.state();
+                let trust = state.links.trust(sandbox, target);
+                state.cloud.agent_answers(sandbox, target, &trust, now)
+            };
+            if answered.is_some() {
+                return answered;
             }
             if u128::from(now - began) >= allowed {
                 return None;
@@ -72,7 +105,7 @@ fn unreachable(spec: &LinkSpec) -> LinkError {
 
 #[async_trait]
 impl Link for Incarnation {
-    async fn open(&self, spec: &LinkSpec) -> Result<(), LinkError> {
+    async fn open(&self, spec: &LinkSpec) -> Result<Opened, LinkError> {
         let (slot, sandbox) = self.link_slot(spec);
         self.point(slot, "link open asked", &sandbox).await;
         self.link_fault(spec)?;
@@ -83,7 +116,7 @@ impl Link for Incarnation {
         })?;
         self.world.state().links.processes.entry(sandbox.clone()).or_default();
         self.point(slot, "link opened", &sandbox).await;
-        Ok(())
+        Ok(Opened { admits_by_token: true })
     }
 
     async fn connect(&self, spec: &LinkSpec, target: &LinkTarget) -> Result<Connected, LinkError> {
@@ -91,6 +124,7 @@ impl Link for Incarnation {
         self.point(slot, "link connect asked", &sandbox).await;
         self.link_fault(spec)?;
         let connected = |attempts| Connected {
+            guest_key: self.world.state().links.keys.get(&sandbox).copied(),
             port_open_after: Duration::from_millis(1),
             agent_after: Duration::from_millis(2),
             attempts,
@@ -100,14 +134,13 @@ impl Link for Incarnation {
             Some(Some(address)) if address == target.address.ip() => return Ok(connected(0)),
             Some(_) => {}
         }
-        if self.dial(slot, &sandbox, target).await.is_none() {
+        let Some(key) = self.dial(slot, &sandbox, target).await else {
             let (address, last) = (target.address, "refused".to_owned());
             let after = target.deadline;
             return Err(LinkError::Deadline { sandbox: spec.sandbox.clone(), address, after, last });
-        }
-        match self.world.state().links.processes.get_mut(&sandbox) {
-            Some(connection) => *connection = Some(target.address.ip()),
-            None => return Err(unreachable(spec)),
+        };
+        if !self.world.state().links.connect(&sandbox, target.address.ip(), key) {
+            return Err(unreachable(spec));
         }
         self.point(slot, "link connected", &sandbox).await;
         Ok(connected(1))
@@ -131,7 +164,7 @@ impl Link for Incarnation {
         self.link_fault(spec)?;
         invariants::before_a_cut(&self.world, &sandbox, "its link was closed");
         if self.world.plan.sabotage != Some(Sabotage::LinkStays) {
-            self.world.state().links.processes.remove(&sandbox);
+            self.world.state().links.end(&sandbox);
         }
         self.point(slot, "link closed", &sandbox).await;
         Ok(())

@@ -118,6 +118,7 @@ impl Node {
             let mut state = self.world.state();
             state.kernel.devices.clear();
             state.links.processes.clear();
+            state.links.keys.clear();
             for record in state.disk.records.values_mut() {
                 "an earlier boot".clone_into(&mut record.boot_id);
             }

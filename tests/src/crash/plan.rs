@@ -110,6 +110,8 @@ pub struct Plan {
     pub slowest_deletion: u64,
     /// The most VMs at once.
     pub limit: usize,
+    /// Whether the image's guest is known to be one that is admitted by a token.
+    pub own_guest: bool,
     /// What is wrong with this world on purpose.
     pub sabotage: Option<Sabotage>,
 }
@@ -132,6 +134,7 @@ impl Plan {
             slowest_creation: *luck.pick(&[500, 5_000, 40_000]),
             slowest_deletion: *luck.pick(&[500, 5_000, 40_000]),
             limit: *luck.pick(&[2, 4, 10, 10]),
+            own_guest: luck.chance(600),
             sabotage: None,
         }
     }

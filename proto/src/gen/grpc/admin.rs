@@ -56,6 +56,9 @@ pub struct Sandbox {
     /// What fails now and is tried again until it succeeds.
     #[prost(message, repeated, tag = "16")]
     pub troubles: ::prost::alloc::vec::Vec<Trouble>,
+    /// How the VM proves itself: "token" (it made its key) or "stock" (its key is in user data); empty before that is decided.
+    #[prost(string, tag = "17")]
+    pub guest_identity: ::prost::alloc::string::String,
 }
 /// A step that fails and is tried again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

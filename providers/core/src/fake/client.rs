@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use peerpods_podvm::ClusterId;
+use peerpods_podvm::image::GuestAdmission;
 use tokio::net::UnixDatagram;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -124,6 +125,14 @@ impl Provider for CloudClient {
     async fn verify(&self) -> Result<Facts, ProviderError> {
         let answer = self.call("verify", Call::Verify).await?;
         expect!("verify", answer, Answer::Facts(told) => told.into())
+    }
+
+    async fn guest_admission(&self, image: Option<&str>) -> GuestAdmission {
+        let call = Call::GuestAdmission { image: image.map(str::to_owned) };
+        match self.call("ask for the guest", call).await {
+            Ok(Answer::GuestAdmission(known)) => known,
+            _ => GuestAdmission::Unknown,
+        }
     }
 
     async fn create(&self, key: &VmKey, spec: &VmSpec) -> Result<Instance, ProviderError> {

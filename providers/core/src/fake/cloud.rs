@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use peerpods_podvm::ClusterId;
+use peerpods_podvm::image::GuestAdmission;
 use tokio::sync::OwnedMutexGuard;
 
 use super::FakeProvider;
@@ -106,6 +107,10 @@ impl FakeCloud {
 
     pub(super) fn next(&self, operation: Operation) -> Effects {
         self.state().script.next(operation)
+    }
+
+    pub(super) fn guest_admission(&self) -> GuestAdmission {
+        self.launcher.guest_admission()
     }
 
     pub(super) fn facts(&self) -> Facts {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use ipnet::{IpNet, Ipv4Net};
+use peerpods_podvm::image::GuestAdmission;
 
 use crate::UserData;
 
@@ -31,6 +32,11 @@ pub trait Launcher: Send + Sync {
 
     /// The worker's address as these VMs see it; `None` means the node's own.
     fn worker_address(&self) -> Option<IpNet>;
+
+    /// What is known of the guests it brings up.
+    fn guest_admission(&self) -> GuestAdmission {
+        GuestAdmission::Unknown
+    }
 
     /// What VMs left on this host although all are removed.
     fn leftovers(&self) -> Vec<String>;

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::{IpNet, Ipv4Net};
+use peerpods_podvm::image::GuestAdmission;
 use tokio::process::{Child, Command};
 
 use super::launcher::{FakeVm, Launch, Launcher};
@@ -172,6 +173,11 @@ impl Launcher for NetnsVm {
 
     fn worker_address(&self) -> Option<IpNet> {
         Ipv4Net::new(self.gateway()?, self.options.subnet.prefix_len()).ok().map(IpNet::V4)
+    }
+
+    /// The guest is the one of this workspace.
+    fn guest_admission(&self) -> GuestAdmission {
+        GuestAdmission::Token
     }
 
     fn leftovers(&self) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use peerpods_podvm::ClusterId;
+use peerpods_podvm::image::GuestAdmission;
 
 use super::FakeCloud;
 use super::script::{Birth, Operation};
@@ -68,6 +69,11 @@ impl Provider for FakeProvider {
 
     async fn verify(&self) -> Result<Facts, ProviderError> {
         self.scripted(Operation::Verify, "verify".to_owned(), |_| async { Ok(self.cloud.facts()) }).await
+    }
+
+    /// An image somebody names is one nobody knows.
+    async fn guest_admission(&self, image: Option<&str>) -> GuestAdmission {
+        image.map_or_else(|| self.cloud.guest_admission(), |_| GuestAdmission::Unknown)
     }
 
     async fn create(&self, key: &VmKey, spec: &VmSpec) -> Result<Instance, ProviderError> {

@@ -74,6 +74,9 @@ async fn serve(socket: Arc<UnixDatagram>, provider: FakeProvider) {
 async fn carry_out(provider: &FakeProvider, call: Call) -> Result<Answer, crate::ProviderError> {
     Ok(match call {
         Call::Verify => Answer::Facts(provider.verify().await?.into()),
+        Call::GuestAdmission { image } => {
+            Answer::GuestAdmission(provider.guest_admission(image.as_deref()).await)
+        }
         Call::Create { key, spec } => Answer::Created(provider.create(&key, &spec.into()).await?),
         Call::Get { key } => Answer::Found(provider.get(&key).await?),
         Call::List { cluster } => Answer::Listed(provider.list(&cluster).await?),

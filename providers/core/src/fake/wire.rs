@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use peerpods_podvm::ClusterId;
+use peerpods_podvm::image::GuestAdmission;
 use serde::{Deserialize, Serialize};
 
 use crate::{ErrorKind, Facts, Instance, ProviderError, UserData, VmKey, VmSize, VmSpec};
@@ -23,6 +24,7 @@ pub(super) struct Request {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Call {
     Verify,
+    GuestAdmission { image: Option<String> },
     Create { key: VmKey, spec: Spec },
     Get { key: VmKey },
     List { cluster: ClusterId },
@@ -39,6 +41,7 @@ pub(super) struct Reply {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Answer {
     Facts(Told),
+    GuestAdmission(GuestAdmission),
     Created(Instance),
     Found(Option<Instance>),
     Listed(Vec<(VmKey, Instance)>),

@@ -10,16 +10,40 @@ fn what_is_asked_is_what_is_read() {
             key: "k".to_owned(),
             authority: "a".to_owned(),
         },
+        guest: GuestTrust::Authority,
         deadline: Duration::from_millis(1500),
     };
     let line = to_line(&Ask::connect(&target)).unwrap();
     let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
     assert_eq!(read["v"], 1, "the first links cannot read it");
+    assert!(read["target"].get("guest").is_none());
     let Ok(Request::Connect(read)) = Asked::parse(&line).request else { panic!("not a connect") };
     assert_eq!((read.address, read.deadline), (target.address, target.deadline));
     assert_eq!(read.identity.certificate, "c\n");
     assert!(matches!(Asked::parse(&to_line(&Ask::status()).unwrap()).request, Ok(Request::Status)));
     assert!(matches!(Asked::parse(&to_line(&Ask::close()).unwrap()).request, Ok(Request::Close)));
+}
+
+#[test]
+fn a_connect_that_says_how_the_guest_is_known_asks_for_a_link_that_understands_it() {
+    let token = peerpods_podvm::token::AdmissionToken::new(Zeroizing::new([9; 32]));
+    for guest in [GuestTrust::Token(token), GuestTrust::Key(peerpods_podvm::token::GuestKey([3; 32]))] {
+        let target = LinkTarget {
+            address: "10.0.0.7:15150".parse().unwrap(),
+            server_name: "podvm-x".to_owned(),
+            identity: crate::link::LinkIdentity {
+                certificate: "c".to_owned(),
+                key: "k".to_owned(),
+                authority: "a".to_owned(),
+            },
+            guest: guest.clone(),
+            deadline: Duration::from_millis(1500),
+        };
+        let Asked { v, request } = Asked::parse(&to_line(&Ask::connect(&target)).unwrap());
+        let Ok(Request::Connect(read)) = request else { panic!("not a connect") };
+        assert_eq!((v, read.guest), (2, guest));
+        assert!(!format!("{target:?}").contains("CQkJ"), "the token is shown");
+    }
 }
 
 #[test]
@@ -42,7 +66,7 @@ fn other_operations_and_texts_are_told_so() {
 
 #[test]
 fn versions_outside_the_range_are_unsupported_whatever_they_ask() {
-    for (line, v) in [(r#"{"v":0,"op":"status"}"#, 1), (r#"{"v":2,"op":"dance","x":{}}"#, 1)] {
+    for (line, v) in [(r#"{"v":0,"op":"status"}"#, 2), (r#"{"v":3,"op":"dance","x":{}}"#, 2)] {
         let asked = Asked::parse(line.as_bytes());
         assert_eq!((asked.v, asked.request.unwrap_err()), (v, Refusal::Unsupported), "{line}");
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::peers::Peers;
 use crate::control::{Answer, Asked, Body, GuestState, Lines, Refusal, Request, SPOKEN, Status, to_line};
-use crate::dial::{self, DialError, Guest, Target};
+use crate::dial::{self, DialError, Guest, Target, TargetError};
 use crate::link::{Connected, LinkTarget};
 use crate::relay;
 
@@ -83,6 +84,14 @@ impl State {
         self.carried.load(Ordering::Relaxed) > 0
     }
 
+    /// What is asked for, with what is known of the guest already.
+    fn target(&self, asked: &LinkTarget) -> Result<Target, TargetError> {
+        let target = Target::new(asked)?;
+        let established = self.established.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = established.as_ref().map(|known| known.target.recognised(asked, &target)).transpose()?;
+        Ok(known.flatten().unwrap_or(target))
+    }
+
     /// The earlier answer, when the same guest still holds the line. A new client certificate is taken over.
     fn still_connected(&self, target: &Arc<Target>) -> Option<Connected> {
         let mut established = self.established.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +150,7 @@ async fn converse(state: &Arc<State>, stream: UnixStream) -> io::Result<()> {
                 answer(&mut write, v, Body::Closing).await?;
                 state.closing.cancel();
             }
-            Ok(Request::Connect(target)) => match connect(state, &target, &mut lines).await? {
+            Ok(Request::Connect(target)) => match connect(state, target, &mut lines).await? {
                 Some(body) => answer(&mut write, v, body).await?,
                 None => return Ok(()),
             },
@@ -154,10 +163,10 @@ async fn converse(state: &Arc<State>, stream: UnixStream) -> io::Result<()> {
 /// Dials; none when the caller hung up meanwhile.
 async fn connect(
     state: &State,
-    asked: &LinkTarget,
+    asked: Box<LinkTarget>,
     caller: &mut Lines<OwnedReadHalf>,
 ) -> io::Result<Option<Body>> {
-    let target = match Target::new(asked) {
+    let target = match state.target(&asked) {
         Ok(target) => Arc::new(target),
         Err(error) => return Ok(Some(Body::Error { message: error.to_string() })),
     };
@@ -165,23 +174,26 @@ async fn connect(
         return Ok(Some(Body::Connected(connected)));
     }
     tracing::info!(address = %target.address, name = asked.server_name, "dialling");
+    let deadline = asked.deadline;
+    // With its keys and the token, of which the target keeps what it needs for as long as it needs it.
+    drop(asked);
     let outcome = tokio::select! {
-        outcome = dial::until_agent_answers(&target, asked.deadline) => outcome,
+        outcome = dial::until_agent_answers(&target, deadline) => outcome,
         ended = caller.hung_up() => {
             tracing::info!(address = %target.address, "the caller hung up; dialling stopped");
             return ended.map(|()| None);
         }
     };
-    Ok(Some(concluded(state, target, asked, outcome)))
+    Ok(Some(concluded(state, target, deadline, outcome)))
 }
 
 fn concluded(
     state: &State,
     target: Arc<Target>,
-    asked: &LinkTarget,
+    deadline: Duration,
     outcome: Result<(Connected, Guest), DialError>,
 ) -> Body {
-    let address = asked.address;
+    let address = target.address;
     match outcome {
         Ok((connected, line)) => {
             tracing::info!(%address, after = ?connected.agent_after, attempts = connected.attempts, "connected");
@@ -189,8 +201,8 @@ fn concluded(
             Body::Connected(connected)
         }
         Err(DialError::Deadline(last)) => {
-            tracing::warn!(%address, after = ?asked.deadline, last, "the agent did not answer in time");
-            Body::Deadline { address, after: asked.deadline, last }
+            tracing::warn!(%address, after = ?deadline, last, "the agent did not answer in time");
+            Body::Deadline { address, after: deadline, last }
         }
         Err(DialError::Untrusted(reason)) => {
             tracing::warn!(%address, reason, "the guest was not accepted");

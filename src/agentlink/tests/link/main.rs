@@ -5,6 +5,7 @@
     reason = "what the tests share fails the test by panicking, as the tests do"
 )]
 
+mod admission;
 mod detach;
 mod ends;
 mod fake_systemd;

@@ -14,7 +14,7 @@ use peerpods_agentlink::ca::ClusterCa;
 use peerpods_agentlink::far::{Far, FarConfig};
 use peerpods_agentlink::process::LinkProcesses;
 use peerpods_agentlink::tls::{FarKeys, MinVersion, far_server};
-use peerpods_agentlink::{LinkIdentity, LinkSpec, LinkTarget};
+use peerpods_agentlink::{GuestTrust, LinkIdentity, LinkSpec, LinkTarget};
 use peerpods_proto::ttrpc::agent::{
     CopyFileRequest, CreateContainerRequest, CreateSandboxRequest, ReadStreamRequest, ReadStreamResponse,
 };
@@ -190,6 +190,7 @@ impl Guest {
             address: self.address,
             server_name: VM.to_owned(),
             identity: identity(&self.ca, &self.ca),
+            guest: GuestTrust::Authority,
             deadline: Duration::from_secs(20),
         }
     }

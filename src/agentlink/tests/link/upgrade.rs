@@ -60,7 +60,8 @@ async fn the_answers_of_the_first_links_are_understood() {
     let guest = Guest::off().await;
     let sandbox = Sandbox::new();
     let _peer = Scripted::start(&sandbox, as_dfd8ffc);
-    sandbox.links.open(&sandbox.spec).await.unwrap();
+    let opened = sandbox.links.open(&sandbox.spec).await.unwrap();
+    assert!(!opened.admits_by_token, "they know no tokens");
     let status = sandbox.links.status(&sandbox.spec).await.unwrap().unwrap();
     assert_eq!((status.guest, status.shims, status.version.as_str()), (GuestState::Connected, 1, "0.1.0"));
     assert_eq!((status.speaks.oldest, status.speaks.newest), (1, 1));

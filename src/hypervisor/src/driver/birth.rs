@@ -76,6 +76,7 @@ fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
         vxlan_port: context.config.vxlan_port,
         tunnel: None,
         instance: None,
+        guest: None,
         creations_unix_ms: Vec::new(),
         created_unix_ms: unix_ms(),
         boot_id: context.boot_id.clone(),

@@ -13,6 +13,7 @@ mod abandoned;
 mod birth;
 mod console;
 mod creating;
+mod identity;
 mod patience;
 mod reattach;
 mod start;

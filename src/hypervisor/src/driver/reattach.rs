@@ -6,6 +6,7 @@ use std::sync::Arc;
 use peerpods_agentlink::LinkError;
 use tracing::warn;
 
+use super::identity::known_trust;
 use super::link_spec;
 use super::patience::Patience;
 use super::start::{target, tunnel_spec};
@@ -50,7 +51,7 @@ async fn reconnect(context: &Context, record: &Record, remote: IpAddr) -> Result
     };
     let link_spec = link_spec(record);
     context.turns.node(context.parts.link.open(&link_spec)).await.map_err(link)?;
-    let target = target(context, record, remote, context.config.start_deadline)
+    let target = target(context, record, remote, known_trust(record), context.config.start_deadline)
         .map_err(|e| Failure::Certificate { sandbox: sandbox(), source: e.into() })?;
     context.parts.link.connect(&link_spec, &target).await.map_err(link)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! From StartVM to an agent that answers: certificate → user data → VM → address → tunnel → link. Every step is recorded before it
+//! From StartVM to an agent that answers: identity → user data → VM → address → tunnel → link. Every step is recorded before it
 //! has an effect, so this future may be dropped anywhere.
 
 use std::collections::BTreeMap;
@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerpods_agentlink::{Connected, LinkIdentity, LinkTarget};
+use peerpods_agentlink::{Connected, GuestTrust, LinkIdentity, LinkTarget, Opened};
 use peerpods_podnet::{TunnelError, TunnelSpec};
-use peerpods_podvm::guest_config::{ApfConfig, SecretText};
+use peerpods_podvm::guest_config::{AdmissionToken, ApfConfig};
 use peerpods_podvm::initdata::InitData;
 use peerpods_podvm::network::{PodInterface, PodNetwork};
 use peerpods_podvm::user_data::{APF_PATH, CloudConfig, File, INITDATA_PATH};
@@ -17,13 +17,14 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::console::tail;
+use super::identity::form_of;
 use super::link_spec;
 use super::sweep::MISSING_PASSES;
 use super::unwind::may_be_missed;
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
-use crate::record::{InstanceRecord, Record, Stage, TunnelRecord};
+use crate::record::{GuestForm, InstanceRecord, Record, Stage, TunnelRecord};
 use crate::state::Publisher;
 
 /// Pauses between the questions whether the VM still lives while its agent is waited for.
@@ -42,6 +43,8 @@ pub(super) struct Start {
     pub(super) record: Record,
     pub(super) console: Option<Console>,
     pub(super) deadline: Instant,
+    /// By which the guest will be admitted; kept no longer than the start.
+    pub(super) token: Option<AdmissionToken>,
 }
 
 /// Starts the VM and answers the record of a running sandbox.
@@ -52,7 +55,8 @@ pub(super) async fn start(
     began: Instant,
 ) -> Result<Record, Failure> {
     let budget = context.config.start_deadline;
-    let mut start = Start { context, publisher, record, console: None, deadline: began + budget };
+    let mut start =
+        Start { context, publisher, record, console: None, deadline: began + budget, token: None };
     let ended = tokio::time::timeout_at(start.deadline, start.run(began)).await;
     match ended {
         Ok(Ok(())) => Ok(start.record),
@@ -71,8 +75,9 @@ impl Start {
         self.publisher.phase("start recorded", began, String::new());
         self.wait_until_ready().await?;
         let pod = self.observe().await?;
+        let link = self.open_link().await?;
+        self.choose_identity(link).await?;
         let spec = self.spec(&pod)?;
-        self.open_link().await?;
         let (instance, remote) = self.make_vm(&spec).await?;
         self.record_tunnel(&pod, remote).await?;
         // Neither needs the other: the kernel takes its time to move a device, and the VM to answer.
@@ -91,7 +96,7 @@ impl Start {
     }
 
     /// The link process may be gone since CreateVM; better known before there is a VM.
-    async fn open_link(&self) -> Result<(), Failure> {
+    async fn open_link(&self) -> Result<Opened, Failure> {
         let opened = self.context.parts.link.open(&link_spec(&self.record)).await;
         opened.map_err(|source| Failure::Link {
             sandbox: self.record.sandbox.clone(),
@@ -112,7 +117,8 @@ impl Start {
         let began = Instant::now();
         let user_data = self.user_data(pod)?;
         let request = &self.record.request;
-        self.publisher.phase("user data made", began, format!("{} bytes", user_data.len()));
+        let detail = format!("{} bytes, {}", user_data.len(), form_of(self.token.as_ref()));
+        self.publisher.phase("user data made", began, detail);
         Ok(VmSpec {
             name: self.record.vm_name.clone(),
             image: request.image.clone(),
@@ -132,19 +138,13 @@ impl Start {
     }
 
     fn user_data(&self, pod: &PodInterface) -> Result<String, Failure> {
-        let authority = &self.context.authority;
-        let server = authority.issue_server(&self.record.vm_name).map_err(|e| self.certificate(e))?;
         let request = &self.record.request;
         let apf = ApfConfig {
             pod_network: Some(self.pod_network(pod)?),
             pod_namespace: request.pod_namespace.clone(),
             pod_name: request.pod_name.clone(),
-            tls_server_key: Some(SecretText::new(server.expose_key())),
-            tls_server_cert: Some(server.certificate.clone()),
-            tls_client_ca: Some(authority.certificate_pem().to_owned()),
-            tls_min_version: None,
-            tls_cipher_suites: Vec::new(),
             blocked_addresses: self.context.config.metadata_access.blocked().to_vec(),
+            ..self.identify()?
         };
         let mut files = vec![File::new(APF_PATH, apf.to_json())];
         let given = request.initdata.as_ref().map(InitData::encode);
@@ -228,10 +228,12 @@ impl Start {
     }
 
     /// Waits for the agent's answer over the link, or for the VM's end, whichever is first.
-    async fn reach_agent(&self, instance: &Instance, remote: IpAddr) -> Result<(), Failure> {
+    async fn reach_agent(&mut self, instance: &Instance, remote: IpAddr) -> Result<(), Failure> {
         let began = Instant::now();
         let left = self.deadline.saturating_duration_since(began).saturating_sub(ANSWER_MARGIN);
-        let target = target(&self.context, &self.record, remote, left).map_err(|e| self.certificate(e))?;
+        let trust = self.first_trust();
+        let target = target(&self.context, &self.record, remote, trust, left);
+        let target = target.map_err(|e| self.certificate(e))?;
         let spec = link_spec(&self.record);
         let connected = tokio::select! {
             biased;
@@ -240,6 +242,10 @@ impl Start {
         };
         match connected {
             Ok(connected) => {
+                self.token = None;
+                if let Some(key) = connected.guest_key {
+                    self.record.guest = Some(GuestForm::Token { key: Some(key) });
+                }
                 self.tell_connected(began, &connected);
                 Ok(())
             }
@@ -291,7 +297,7 @@ impl Start {
         Failure::VmDied { sandbox, vm, during: " while starting", console }
     }
 
-    fn certificate(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    pub(super) fn certificate(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
         Failure::Certificate { sandbox: self.record.sandbox.clone(), source: source.into() }
     }
 
@@ -326,6 +332,7 @@ pub(super) fn target(
     context: &Context,
     record: &Record,
     remote: IpAddr,
+    guest: GuestTrust,
     deadline: Duration,
 ) -> Result<LinkTarget, peerpods_agentlink::ca::CaError> {
     let client = context.authority.issue_client(record.sandbox.as_str())?;
@@ -337,6 +344,7 @@ pub(super) fn target(
             key: client.expose_key().to_owned(),
             authority: context.authority.certificate_pem().to_owned(),
         },
+        guest,
         deadline,
     })
 }

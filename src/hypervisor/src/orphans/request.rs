@@ -236,6 +236,7 @@ impl Service {
                 id: found.instance.id.clone(),
                 addresses: found.instance.addresses.clone(),
             }),
+            guest: None,
             creations_unix_ms: Vec::new(),
             created_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             boot_id: context.boot_id.clone(),

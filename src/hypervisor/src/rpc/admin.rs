@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use super::grpc::status;
 use super::sandbox_id;
 use crate::failure::Failure;
+use crate::record::GuestForm;
 use crate::service::Service;
 use crate::state::Published;
 
@@ -51,6 +52,7 @@ fn describe(id: SandboxId, published: Published, provider: &str) -> Sandbox {
         sandbox.agent_socket = record.agent_socket.display().to_string();
         sandbox.created_unix_ms = record.created_unix_ms;
         sandbox.vni = record.vni;
+        sandbox.guest_identity = record.guest.map_or("", GuestForm::name).to_owned();
         if let Some(instance) = record.instance {
             sandbox.vm_id = instance.id;
             sandbox.addresses = instance.addresses.iter().map(ToString::to_string).collect();

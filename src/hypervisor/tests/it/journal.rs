@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use peerpods_hypervisor::journal::{DiskJournal, Journal as _};
-use peerpods_hypervisor::record::{Record, Stage};
+use peerpods_hypervisor::record::{GuestForm, Record, Stage};
 use peerpods_provider::fake::{Calls, Fault, Operation};
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ async fn read(format: u32, name: &str) -> (Record, Value) {
 
 #[tokio::test]
 async fn files_of_every_format_and_stage_are_read() {
-    for format in 1..=2 {
+    for format in 1..=3 {
         let stored = fs::read_dir(fixtures(format)).unwrap().count();
         assert_eq!(stored, files(format).count(), "every stored file of format {format} has its row");
         for (name, stage) in files(format) {
@@ -68,6 +68,9 @@ async fn files_of_every_format_and_stage_are_read() {
             );
             let never_started = matches!(name, "created") || (format > 1 && name == "stopping");
             assert_eq!(record.may_have_vm(), !never_started, "format {format}, {name}");
+            let key = file["guest"]["key"].as_str().map(|key| GuestForm::Token { key: key.parse().ok() });
+            assert!(key.is_none() || record.guest == key, "{name}: {:?}", record.guest);
+            assert_eq!(record.guest.is_some(), file["guest"].is_object(), "{name}");
         }
     }
 }
@@ -76,7 +79,7 @@ async fn files_of_every_format_and_stage_are_read() {
 async fn the_first_program_reads_what_is_written_today() {
     let dir = tempfile::tempdir().unwrap();
     let journal = DiskJournal::open(dir.path().to_owned()).unwrap();
-    for format in 1..=2 {
+    for format in 1..=3 {
         for (name, _) in files(format) {
             let (record, _) = read(format, name).await;
             journal.append(&record).await.unwrap();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use peerpods_agentlink::{Connected, Link, LinkError, LinkSpec, LinkTarget, Shims};
+use peerpods_agentlink::{Connected, Link, LinkError, LinkSpec, LinkTarget, Opened, Shims};
 use peerpods_hypervisor::failure::Failure;
 use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
@@ -141,6 +141,7 @@ pub(crate) fn record(place: &Place, sandbox: &str, stage: Stage, vni: u32) -> Re
         vxlan_port: 9000,
         tunnel: None,
         instance: None,
+        guest: None,
         creations_unix_ms: if stage == Stage::Created { Vec::new() } else { vec![1] },
         created_unix_ms: 1_795_000_000_000,
         boot_id: boot_id.trim().to_owned(),
@@ -182,10 +183,10 @@ pub(crate) struct Links {
 
 #[async_trait]
 impl Link for Links {
-    async fn open(&self, spec: &LinkSpec) -> Result<(), LinkError> {
+    async fn open(&self, spec: &LinkSpec) -> Result<Opened, LinkError> {
         std::fs::create_dir_all(spec.agent_socket.parent().unwrap()).unwrap();
         std::fs::write(&spec.agent_socket, "").unwrap();
-        Ok(())
+        Ok(Opened { admits_by_token: true })
     }
 
     async fn connect(&self, _: &LinkSpec, target: &LinkTarget) -> Result<Connected, LinkError> {
@@ -193,7 +194,8 @@ impl Link for Links {
         if self.hang.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        Ok(Connected { port_open_after: Duration::ZERO, agent_after: Duration::ZERO, attempts: 1 })
+        let (port_open_after, agent_after) = (Duration::ZERO, Duration::ZERO);
+        Ok(Connected { guest_key: None, port_open_after, agent_after, attempts: 1 })
     }
 
     async fn shims(&self, _: &LinkSpec) -> Result<Option<Shims>, LinkError> {

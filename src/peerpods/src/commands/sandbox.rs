@@ -248,6 +248,8 @@ struct Listed {
     agent_socket: String,
     console: String,
     vni: u32,
+    /// `token` or `stock`.
+    guest_identity: String,
     created_unix_ms: u64,
     failure: String,
     troubles: Vec<Trouble>,
@@ -277,6 +279,7 @@ impl From<Sandbox> for Listed {
             agent_socket: sandbox.agent_socket,
             console: sandbox.console,
             vni: sandbox.vni,
+            guest_identity: sandbox.guest_identity,
             created_unix_ms: sandbox.created_unix_ms,
             failure: sandbox.failure,
             troubles: sandbox.troubles.into_iter().map(Trouble::from).collect(),

@@ -157,6 +157,13 @@ pub const KEYS: &[Key] = &[
         "IP:PORT",
         "Where /livez and /readyz are answered over HTTP; off: nowhere",
     ),
+    key(
+        "guest-identity",
+        "PEERPODS_GUEST_IDENTITY",
+        "guest-identity",
+        "FORM",
+        "How VMs prove themselves: token (the VM makes its key), stock (its key is in user data), auto (token where the image can)",
+    ),
     Key {
         name: "initdata",
         variable: "INITDATA",

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use peerpods_agentlink::process::placement::{Placement, Wanted};
-use peerpods_hypervisor::config::Collection;
+use peerpods_hypervisor::config::{Collection, GuestIdentity};
 use peerpods_podvm::ClusterId;
 use peerpods_podvm::initdata::InitData;
 use peerpods_podvm::metadata::MetadataAccess;
@@ -134,6 +134,12 @@ const COLLECTIONS: &[(&str, Collection)] =
 const GC: Kind<Collection> =
     Kind { read: |w| kinds::word(w, COLLECTIONS), show: |mode| kinds::name_of(*mode, COLLECTIONS).into() };
 
+const IDENTITIES: &[(&str, GuestIdentity)] =
+    &[("auto", GuestIdentity::Auto), ("token", GuestIdentity::Token), ("stock", GuestIdentity::Stock)];
+
+const GUEST_IDENTITY: Kind<GuestIdentity> =
+    Kind { read: |w| kinds::word(w, IDENTITIES), show: |form| kinds::name_of(*form, IDENTITIES).into() };
+
 const ACCESSES: &[(&str, MetadataAccess)] =
     &[("blocked", MetadataAccess::Blocked), ("allowed", MetadataAccess::Allowed)];
 
@@ -205,6 +211,7 @@ fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
         limit_per_node: door.take("peerpods-limit-per-node", default.limit_per_node, &LIMIT),
         drain_timeout: door.take("drain-timeout", default.drain_timeout, &kinds::DURATION),
         host_interface: door.take_optional("host-interface", &kinds::INTERFACE),
+        guest_identity: door.take("guest-identity", default.guest_identity, &GUEST_IDENTITY),
         initdata: door.take_optional("initdata", &INITDATA),
         metadata_access: door.take("pod-metadata-access", default.metadata_access, &METADATA),
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 use peerpods_agentlink::process::placement::Choice;
+use peerpods_podvm::image::GuestAdmission;
 use peerpods_provider_qemu::QemuConfig;
 
 use super::{Directory, Facts, SocketState, guard, netlink};
@@ -102,7 +103,15 @@ fn qemu_version(program: &Path) -> Result<(PathBuf, String), String> {
 
 fn image(directory: &Path) -> Result<String, String> {
     match peerpods_images::verify(directory) {
-        Ok(image) => Ok(format!("kernel {}, {}", image.kernel_release, image.agent)),
+        Ok(image) => {
+            let identity = match image.guest_admission() {
+                GuestAdmission::Token => "its guest makes its own key",
+                GuestAdmission::Unknown => {
+                    "its guest gets its key in user data (build the image anew for one that makes its own)"
+                }
+            };
+            Ok(format!("kernel {}, {}; {identity}", image.kernel_release, image.agent))
+        }
         Err(error) => Err(error.to_string()),
     }
 }

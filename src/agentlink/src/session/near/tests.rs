@@ -10,7 +10,7 @@ use crate::ca::ClusterCa;
 use crate::dial;
 use crate::far::{Far, FarConfig};
 use crate::frame::{Header, Kind};
-use crate::link::{LinkIdentity, LinkTarget};
+use crate::link::{GuestTrust, LinkIdentity, LinkTarget};
 use crate::tls::{FarKeys, MinVersion, far_server};
 
 const NAME: &str = "podvm-a";
@@ -18,6 +18,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// A far end behind a port that can be shut.
 struct Bed {
+    asked: LinkTarget,
     target: Arc<Target>,
     agent: UnixListener,
     gate: JoinHandle<()>,
@@ -50,9 +51,10 @@ impl Bed {
         let gate = tokio::spawn(let_through(gate, far, cut.clone()));
         let (certificate, key) = (client.certificate.clone(), client.expose_key().to_owned());
         let identity = LinkIdentity { certificate, key, authority };
-        let target = LinkTarget { address, server_name: NAME.to_owned(), identity, deadline: LONG };
-        let target = Arc::new(Target::new(&target).unwrap());
-        Self { target, agent, gate, cut, _far: stop.drop_guard(), _dir: dir }
+        let guest = GuestTrust::Authority;
+        let asked = LinkTarget { address, server_name: NAME.to_owned(), identity, guest, deadline: LONG };
+        let target = Arc::new(Target::new(&asked).unwrap());
+        Self { asked, target, agent, gate, cut, _far: stop.drop_guard(), _dir: dir }
     }
 
     /// A shim and its agent, one byte exchanged; what becomes of the session.
@@ -135,7 +137,7 @@ async fn a_session_stays_with_its_guest_and_takes_its_newest_certificate() {
     let line = Line { target: first.target.clone(), newest: newest.subscribe(), patience: LONG };
     newest.send_replace(Some(second.target.clone()));
     assert!(Arc::ptr_eq(&line.target(), &first.target), "it went over to another guest");
-    let renewed = Arc::new((*first.target).clone());
+    let renewed = Arc::new(Target::new(&first.asked).unwrap());
     newest.send_replace(Some(renewed.clone()));
     assert!(Arc::ptr_eq(&line.target(), &renewed), "it keeps an old certificate");
 }
