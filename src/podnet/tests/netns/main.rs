@@ -6,7 +6,15 @@ mod bed;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
+mod mtu;
+#[cfg(test)]
 mod path;
+#[cfg(test)]
+mod shapes;
+#[cfg(test)]
+mod traffic;
 #[cfg(test)]
 mod places;
 #[cfg(test)]
