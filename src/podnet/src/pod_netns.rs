@@ -94,8 +94,7 @@ impl PodNetns {
         node.add_address_alone(outside, IpNet::V4(node_address)).await.map_err(failed(step()))?;
         node.set_up(outside).await.map_err(failed(format!("set {} up", self.node_interface)))?;
 
-        let to_pod =
-            Route { src: Some(node_address.addr().into()), ..on_link(pod_address.addr().into()) };
+        let to_pod = Route { src: Some(node_address.addr().into()), ..on_link(pod_address.addr().into()) };
         node.add_route(outside, &to_pod)
             .await
             .map_err(failed(format!("route {} to {}", to_pod.dst, self.node_interface)))?;

@@ -13,6 +13,7 @@ mod abandoned;
 mod birth;
 mod console;
 mod creating;
+mod interfaces;
 mod patience;
 mod reattach;
 mod start;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerpods_agentlink::{Connected, LinkIdentity, LinkTarget};
-use peerpods_podnet::{TunnelError, TunnelSpec};
 use peerpods_podvm::guest_config::{ApfConfig, SecretText};
 use peerpods_podvm::initdata::InitData;
-use peerpods_podvm::network::{PodInterface, PodNetwork};
+use peerpods_podvm::network::ObservedPod;
 use peerpods_podvm::user_data::{APF_PATH, CloudConfig, File, INITDATA_PATH};
 use peerpods_provider::{Console, Instance, NODE_TAG, UserData, VmSize, VmSpec, VmState};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -23,15 +23,12 @@ use super::unwind::may_be_missed;
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
-use crate::record::{InstanceRecord, Record, Stage, TunnelRecord};
+use crate::record::{InstanceRecord, Record, Stage};
 use crate::state::Publisher;
 
 /// Pauses between the questions whether the VM still lives while its agent is waited for.
 const FIRST_ALIVE: Duration = Duration::from_secs(1);
 const LONGEST_ALIVE: Duration = Duration::from_secs(5);
-/// How long the kernel is given to remove the devices of a namespace that is gone.
-const VNI_PATIENCE: Duration = Duration::from_secs(5);
-const VNI_POLL: Duration = Duration::from_millis(200);
 /// Left of the start's budget for the link's own answer to arrive.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
@@ -71,11 +68,16 @@ impl Start {
         self.publisher.phase("start recorded", began, String::new());
         self.wait_until_ready().await?;
         let pod = self.observe().await?;
-        let spec = self.spec(&pod)?;
+        self.assign(&pod).await?;
+        let underlay_mtu = self.underlay_mtu().await?;
+        let spec = self.spec(&pod, underlay_mtu)?;
         self.open_link().await?;
         let (instance, remote) = self.make_vm(&spec).await?;
         self.lay_tunnel(&pod, remote).await?;
-        self.reach_agent(&instance, remote).await?;
+        let (up, guest_up) = oneshot::channel();
+        let verify = self.verify_tunnel(&pod.primary, underlay_mtu, guest_up);
+        // While the VM boots, the tunnel is tried all along: at the agent's answer nothing is left to wait for.
+        tokio::try_join!(verify, self.reach_agent(&instance, remote, up))?;
         let recording = Instant::now();
         self.record.stage = Stage::Running;
         self.write().await?;
@@ -99,7 +101,7 @@ impl Start {
         })
     }
 
-    async fn observe(&self) -> Result<PodInterface, Failure> {
+    async fn observe(&self) -> Result<ObservedPod, Failure> {
         let observed = self.context.parts.tunnel.observe(&self.record.netns).await;
         observed.map_err(|source| Failure::Network {
             sandbox: self.record.sandbox.clone(),
@@ -107,9 +109,9 @@ impl Start {
         })
     }
 
-    fn spec(&self, pod: &PodInterface) -> Result<VmSpec, Failure> {
+    fn spec(&self, pod: &ObservedPod, underlay_mtu: u32) -> Result<VmSpec, Failure> {
         let began = Instant::now();
-        let user_data = self.user_data(pod)?;
+        let user_data = self.user_data(pod, underlay_mtu)?;
         let request = &self.record.request;
         self.publisher.phase("user data made", began, format!("{} bytes", user_data.len()));
         Ok(VmSpec {
@@ -130,12 +132,12 @@ impl Start {
         })
     }
 
-    fn user_data(&self, pod: &PodInterface) -> Result<String, Failure> {
+    fn user_data(&self, pod: &ObservedPod, underlay_mtu: u32) -> Result<String, Failure> {
         let authority = &self.context.authority;
         let server = authority.issue_server(&self.record.vm_name).map_err(|e| self.certificate(e))?;
         let request = &self.record.request;
         let apf = ApfConfig {
-            pod_network: Some(self.pod_network(pod)?),
+            pod_network: Some(self.pod_network(pod, underlay_mtu)?),
             pod_namespace: request.pod_namespace.clone(),
             pod_name: request.pod_name.clone(),
             tls_server_key: Some(SecretText::new(server.expose_key())),
@@ -160,25 +162,6 @@ impl Start {
         Ok(text)
     }
 
-    fn pod_network(&self, pod: &PodInterface) -> Result<PodNetwork, Failure> {
-        let ready = self.context.ready()?;
-        Ok(PodNetwork {
-            podip: pod.address,
-            pod_hw_addr: pod.mac,
-            interface: pod.name.clone(),
-            worker_node_ip: ready.worker_address,
-            tunnel_type: "vxlan".into(),
-            routes: pod.routes.clone(),
-            neighbors: pod.neighbors.clone(),
-            mtu: tunnel_mtu(pod.mtu, ready.facts.underlay_mtu),
-            index: 0,
-            vxlan_port: self.record.vxlan_port,
-            vxlan_id: self.record.vni,
-            dedicated: false,
-            external_net_via_pod_vm: false,
-        })
-    }
-
     /// Records what is known of the VM, when that is news.
     pub(super) async fn note(&mut self, instance: &Instance) -> Result<(), Failure> {
         if let Some(Console::File(path)) = &instance.console {
@@ -192,34 +175,13 @@ impl Start {
         self.write().await
     }
 
-    async fn lay_tunnel(&mut self, pod: &PodInterface, remote: IpAddr) -> Result<(), Failure> {
-        let began = Instant::now();
-        self.record.tunnel = Some(TunnelRecord { pod_interface: pod.name.clone(), remote });
-        self.write().await?;
-        let Some(spec) = tunnel_spec(&self.record) else { return Ok(()) };
-        let laid = self.set_up_tunnel(&spec, began).await;
-        laid.map_err(|source| Failure::Network {
-            sandbox: self.record.sandbox.clone(),
-            source: source.into(),
-        })?;
-        self.publisher.phase("tunnel laid", began, format!("VNI {}", spec.vni));
-        Ok(())
-    }
-
-    /// An identifier in use may be that of a pod whose namespace the kernel is still removing.
-    async fn set_up_tunnel(&self, spec: &TunnelSpec, began: Instant) -> Result<(), TunnelError> {
-        loop {
-            match self.context.parts.tunnel.setup(&self.record.netns, spec).await {
-                Err(TunnelError::VniInUse { .. }) if began.elapsed() < VNI_PATIENCE => {
-                    tokio::time::sleep(VNI_POLL).await;
-                }
-                done => return done,
-            }
-        }
-    }
-
     /// Waits for the agent's answer over the link, or for the VM's end, whichever is first.
-    async fn reach_agent(&self, instance: &Instance, remote: IpAddr) -> Result<(), Failure> {
+    async fn reach_agent(
+        &self,
+        instance: &Instance,
+        remote: IpAddr,
+        up: oneshot::Sender<()>,
+    ) -> Result<(), Failure> {
         let began = Instant::now();
         let left = self.deadline.saturating_duration_since(began).saturating_sub(ANSWER_MARGIN);
         let target = target(&self.context, &self.record, remote, left).map_err(|e| self.certificate(e))?;
@@ -232,6 +194,8 @@ impl Start {
         match connected {
             Ok(connected) => {
                 self.tell_connected(began, &connected);
+                // Nobody listens when the tunnel was seen to work already.
+                let _known = up.send(());
                 Ok(())
             }
             Err(source) => Err(Failure::Link {
@@ -294,24 +258,6 @@ impl Start {
     }
 }
 
-/// VXLAN over IPv4 adds 50 bytes to a frame of the underlay.
-const VXLAN_OVERHEAD: u32 = 50;
-
-/// The largest packet the pod can send without the tunnel's packets being fragmented on the way to the VM.
-fn tunnel_mtu(pod: u32, underlay: u32) -> u32 {
-    pod.min(underlay.saturating_sub(VXLAN_OVERHEAD))
-}
-
-/// The tunnel that a record says may exist.
-pub(super) fn tunnel_spec(record: &Record) -> Option<TunnelSpec> {
-    record.tunnel.as_ref().map(|tunnel| TunnelSpec {
-        vni: record.vni,
-        port: record.vxlan_port,
-        remote: tunnel.remote,
-        pod_interface: tunnel.pod_interface.clone(),
-    })
-}
-
 /// Where a sandbox's guest is and how the link knows it, with a fresh client certificate.
 pub(super) fn target(
     context: &Context,
@@ -330,16 +276,4 @@ pub(super) fn target(
         },
         deadline,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pod_never_sends_more_than_the_tunnel_carries() {
-        assert_eq!(tunnel_mtu(1500, 1500), 1450);
-        assert_eq!(tunnel_mtu(1400, 1500), 1400);
-        assert_eq!(tunnel_mtu(9000, 9001), 8951);
-    }
 }

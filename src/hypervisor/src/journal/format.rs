@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | 1 | 1 | – |
 //! | 2 | 1 | `creations_unix_ms`: when the provider was asked to make the VM; `why` it is removed; `request.unattended` |
+//! | 3 | 1 | `secondary`: the pod's further interfaces with their VXLAN identifiers (an older program does not know these are taken) |
 //!
 //! Every format has its files under `tests/fixtures/journal/`, written by the program of its time.
 
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::{Record, Stage};
 
 /// The format written, and the newest one understood.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 /// The oldest format whose programs read what is written.
 const READ_SINCE: u32 = 1;
 /// No record comes near so many bytes; a file that does was written by somebody else.

@@ -141,8 +141,7 @@ impl Place {
         let PodInterface { name, mac, .. } = &wanted.interface;
         tracing::debug!(netns = %place, vni = wanted.vxlan.vni, ?step, "pod interface");
         if let Step::Create { vxlan, mtu } = step {
-            let device =
-                NewDevice { name: name.clone(), vxlan: vxlan.clone(), mtu: *mtu, mac: Some(*mac) };
+            let device = NewDevice { name: name.clone(), vxlan: vxlan.clone(), mtu: *mtu, mac: Some(*mac) };
             return vxlan::create(&self.home_link, &self.podns, &self.pod_link, &device).await;
         }
         let index = self.pod_link.link(name).await?.map(|l| l.index).unwrap_or_default();

@@ -124,7 +124,9 @@ fn wanted_of(carried: Carried, network: &PodNetwork, underlay: Underlay) -> Resu
     let ipv6 = interface.addresses().find(|net| net.addr().is_ipv6() && !link_local(net));
     match ipv6 {
         Some(address) if !underlay.ipv6 => {
-            let what = format!("the pod's address {address}: the VM's kernel has no IPv6 (use an image whose kernel has it)");
+            let what = format!(
+                "the pod's address {address}: the VM's kernel has no IPv6 (use an image whose kernel has it)"
+            );
             return Err(TunnelError::Unsupported { what });
         }
         Some(address) if interface.mtu < MTU_OF_IPV6 => {
@@ -140,8 +142,7 @@ fn wanted_of(carried: Carried, network: &PodNetwork, underlay: Underlay) -> Resu
         _ => {}
     }
     interface.routes = routes(&interface);
-    let vxlan =
-        Vxlan { vni: vxlan_id, port: network.vxlan_port, remote: Some(worker), learning: false };
+    let vxlan = Vxlan { vni: vxlan_id, port: network.vxlan_port, remote: Some(worker), learning: false };
     Ok(Wanted { interface, vxlan })
 }
 
@@ -258,8 +259,7 @@ fn routes(interface: &PodInterface) -> Vec<Route> {
     }
     // Where a link-local gateway is needs no saying.
     let link_local = |gw: &IpAddr| matches!(gw, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    let covered =
-        |gw: &IpAddr| link_local(gw) || ours.iter().any(|r| r.gw.is_none() && r.dst.contains(gw));
+    let covered = |gw: &IpAddr| link_local(gw) || ours.iter().any(|r| r.gw.is_none() && r.dst.contains(gw));
     let mut out: Vec<Route> = ours
         .iter()
         .map(|route| Route {

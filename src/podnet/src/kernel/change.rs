@@ -4,11 +4,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteMetric};
 use nix::errno::Errno;
 use peerpods_podvm::network::{MacAddr, Route, RouteProtocol, RouteScope};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::{Error, LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use super::{Rtnl, gone_is_ok, said};
@@ -99,7 +104,7 @@ impl Rtnl {
         let message = route_message(link, route)?;
         let began = tokio::time::Instant::now();
         loop {
-            match self.handle.route().add(message.clone()).execute().await {
+            match self.insert_route(message.clone()).await {
                 // A source address is refused until it counts, which takes the kernel a moment even without duplicate detection.
                 Err(e)
                     if route.src.is_some_and(|src| src.is_ipv6())
@@ -111,6 +116,22 @@ impl Rtnl {
                 done => return done,
             }
         }
+    }
+
+    /// Without "exclusive": to IPv6 that would mean whatever the device, and every device has its own route to fe80::/64.
+    async fn insert_route(&self, message: RouteMessage) -> Result<(), Error> {
+        let exclusive = if message.header.address_family == AddressFamily::Inet6 { 0 } else { NLM_F_EXCL };
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | exclusive;
+        let mut answers = self.handle.clone().request(request)?;
+        while let Some(answer) = futures::StreamExt::next(&mut answers).await {
+            if let NetlinkPayload::Error(e) = answer.payload
+                && e.code.is_some()
+            {
+                return Err(Error::NetlinkError(e));
+            }
+        }
+        Ok(())
     }
 
     /// Adds a route by a device, in place of what there is for the same destination.

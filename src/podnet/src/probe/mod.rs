@@ -96,10 +96,15 @@ impl fmt::Display for TooSmall {
             Way::FromVm => (format!("the VM ({remote})"), format!("this node ({local})")),
         };
         let needed = promised + overhead;
-        write!(f, "the network from {from} to {to} does not carry packets of {needed} bytes, which the pod's MTU of ")?;
+        write!(
+            f,
+            "the network from {from} to {to} does not carry packets of {needed} bytes, which the pod's MTU of "
+        )?;
         write!(f, "{promised} needs (the tunnel adds {overhead}); ")?;
         match carried {
-            Some(carried) => write!(f, "it carries {carried}, enough for an MTU of {}", carried.saturating_sub(*overhead))?,
+            Some(carried) => {
+                write!(f, "it carries {carried}, enough for an MTU of {}", carried.saturating_sub(*overhead))?
+            }
             None => f.write_str("smaller ones pass")?,
         }
         f.write_str(
@@ -115,7 +120,10 @@ pub(crate) async fn verify(netns: &Netns, spec: &TunnelSpec, probe: Probe) -> Re
         Ok(line) => line,
         Err(error) => {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "the network to the VM cannot be probed: whether it carries full packets is not known");
+            tracing::warn!(
+                error,
+                "the network to the VM cannot be probed: whether it carries full packets is not known"
+            );
             return Ok(());
         }
     };
@@ -144,7 +152,10 @@ pub(crate) async fn verify(netns: &Netns, spec: &TunnelSpec, probe: Probe) -> Re
             Verdict::Wait => {}
             Verdict::Good => return Ok(()),
             Verdict::GoodOneWay => {
-                tracing::info!(mtu, "the guest does not announce itself, so only the way to it is known to carry full packets");
+                tracing::info!(
+                    mtu,
+                    "the guest does not announce itself, so only the way to it is known to carry full packets"
+                );
                 return Ok(());
             }
             Verdict::TooSmall(Way::ToVm) => {
@@ -208,9 +219,8 @@ fn never_in_pieces(socket: &UdpSocket, (level, option): (i32, i32)) -> std::io::
     let value = libc::IP_PMTUDISC_PROBE;
     let length = u32::try_from(size_of_val(&value)).unwrap_or_default();
     // SAFETY: the socket is open for the whole call, and `value` outlives it and has the length given.
-    let set = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length)
-    };
+    let set =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
     Errno::result(set).map(drop).map_err(Into::into)
 }
 
@@ -264,7 +274,10 @@ impl Line {
         let mut start = [0_u8; frame::LOOKED_AT];
         loop {
             let read = self.tap.readable().await;
-            let Ok(mut ready) = read else { std::future::pending::<()>().await; continue };
+            let Ok(mut ready) = read else {
+                std::future::pending::<()>().await;
+                continue;
+            };
             let got = ready.try_io(|tap| Ok(recv(tap.as_raw_fd(), &mut start, MsgFlags::empty())?));
             let Ok(Ok(length)) = got else { continue };
             if let Some(heard) = frame::heard(start.get(..length).unwrap_or_default(), self.question.mac) {

@@ -119,8 +119,13 @@ fn other_interfaces_that_are_up_are_carried_and_what_cannot_be_is_said() {
 
 #[test]
 fn addresses_of_both_families_are_carried_ipv4_first_and_link_local_last() {
-    let addresses =
-        [on(2, "fe80::2/64"), on(2, "fd00::2/64"), on(2, "10.0.0.2/24"), on(3, "10.9.0.2/24"), on(2, "10.0.0.3/32")];
+    let addresses = [
+        on(2, "fe80::2/64"),
+        on(2, "fd00::2/64"),
+        on(2, "10.0.0.2/24"),
+        on(3, "10.9.0.2/24"),
+        on(2, "10.0.0.3/32"),
+    ];
     let all = describe(&found(&[], &addresses, &[]), &eth(2), &[]).unwrap();
     let shown: Vec<String> = all.addresses().map(|a| a.to_string()).collect();
     assert_eq!(shown, ["10.0.0.2/24", "10.0.0.3/32", "fd00::2/64", "fe80::2/64"]);
@@ -141,9 +146,13 @@ fn routes_are_the_interfaces_own_with_their_metrics_first_without_gateway() {
         route(2, "fd00::/64", "", 256),
     ];
     let described = describe(&found(&[], &[on(2, "10.0.0.2/24")], &routes), &eth(2), &[]).unwrap();
-    let shown: Vec<_> =
-        described.routes.iter().map(|r| (r.dst.to_string(), r.gw.map(|g| g.to_string()), r.metric, r.scope)).collect();
-    let via = |dst: &str, gw: &str, metric| (dst.to_owned(), Some(gw.to_owned()), metric, RouteScope::Universe);
+    let shown: Vec<_> = described
+        .routes
+        .iter()
+        .map(|r| (r.dst.to_string(), r.gw.map(|g| g.to_string()), r.metric, r.scope))
+        .collect();
+    let via =
+        |dst: &str, gw: &str, metric| (dst.to_owned(), Some(gw.to_owned()), metric, RouteScope::Universe);
     let expected = [
         ("10.0.0.0/24".to_owned(), None, 0, RouteScope::Link),
         ("fd00::/64".to_owned(), None, 256, RouteScope::Link),

@@ -171,7 +171,8 @@ impl Place {
             let device = NewDevice { name, vxlan: vxlan.clone(), mtu: *mtu, mac: None };
             return vxlan::create(&self.home_link, &self.netns, &self.pod_link, &device).await;
         }
-        let index_of = async |name: &str| Ok(self.pod_link.link(name).await?.map(|l| l.index).unwrap_or_default());
+        let index_of =
+            async |name: &str| Ok(self.pod_link.link(name).await?.map(|l| l.index).unwrap_or_default());
         let device = index_of(&device_name(spec.ordinal)).await?;
         let index = |end: End| match end {
             End::Pod => pod_link.unwrap_or_default(),
@@ -179,7 +180,9 @@ impl Place {
         };
         match step {
             Step::CreateDevice { .. } => Ok(()),
-            Step::RemoveDevice { link } | Step::RemoveBridge { link } => self.pod_link.remove_link(*link).await,
+            Step::RemoveDevice { link } | Step::RemoveBridge { link } => {
+                self.pod_link.remove_link(*link).await
+            }
             Step::AddBridge => self.pod_link.add_bridge(BRIDGE).await,
             Step::JoinBridge => self.pod_link.set_controller(device, index_of(BRIDGE).await?).await,
             Step::SetMtu { mtu } => self.pod_link.set_mtu(device, *mtu).await,

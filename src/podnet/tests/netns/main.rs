@@ -12,10 +12,10 @@ mod mtu;
 #[cfg(test)]
 mod path;
 #[cfg(test)]
-mod shapes;
-#[cfg(test)]
-mod traffic;
-#[cfg(test)]
 mod places;
 #[cfg(test)]
 mod refusal;
+#[cfg(test)]
+mod shapes;
+#[cfg(test)]
+mod traffic;

@@ -49,7 +49,11 @@ impl Laid {
             on(&ns.0, || std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap());
         }
         pair(&worker.0, "und0", &vm.0, "und0", shape.underlay.0, "02:00:00:00:01:01");
-        let ends = if shape.underlay.1 { ["fd00:200::1/64", "fd00:200::2/64"] } else { ["10.200.0.1/24", "10.200.0.2/24"] };
+        let ends = if shape.underlay.1 {
+            ["fd00:200::1/64", "fd00:200::2/64"]
+        } else {
+            ["10.200.0.1/24", "10.200.0.2/24"]
+        };
         for (ns, end) in [(&worker.0, ends[0]), (&vm.0, ends[1])] {
             words(ns, &format!("addr add {end} dev und0{}", if shape.underlay.1 { " nodad" } else { "" }));
         }
@@ -132,9 +136,10 @@ impl Laid {
 fn try_out(laid: &Laid, pod: &str, node: &str) -> (u32, Vec<String>) {
     let mut failed = Vec::new();
     let mtu = laid.mtu_towards(node);
-    for (way, from, to, address) in
-        [("to the pod", &laid.worker.0, &laid.podns.0, pod), ("from the pod", &laid.podns.0, &laid.worker.0, node)]
-    {
+    for (way, from, to, address) in [
+        ("to the pod", &laid.worker.0, &laid.podns.0, pod),
+        ("from the pod", &laid.podns.0, &laid.worker.0, node),
+    ] {
         let mut check = |what: &str, good: bool| {
             if !good {
                 failed.push(format!("{what} {way} ({address})"));
@@ -213,7 +218,9 @@ fn the_guest_has_the_pods_addresses_routes_and_neighbours_of_every_shape() {
                 let mut routes: Vec<String> = i
                     .routes
                     .iter()
-                    .map(|r| format!("{} via {:?} metric {} src {:?} mtu {}", r.dst, r.gw, r.metric, r.src, r.mtu))
+                    .map(|r| {
+                        format!("{} via {:?} metric {} src {:?} mtu {}", r.dst, r.gw, r.metric, r.src, r.mtu)
+                    })
                     .collect();
                 routes.sort();
                 let neighbours: Vec<_> = i.neighbors.iter().map(|n| (n.ip, n.hw_addr)).collect();

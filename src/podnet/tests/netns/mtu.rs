@@ -108,5 +108,8 @@ fn a_tunnel_whose_port_is_closed_is_named() {
     drop(ip(&["-n", &laid.podns.0, "link", "del", "eth0"]));
     let error = verified(&laid, false).unwrap_err();
     assert!(matches!(error, TunnelError::Silent { port: 9000, .. }), "{error:?}");
-    assert!(error.to_string().contains("UDP port 9000") && error.to_string().contains("10.200.0.2"), "{error}");
+    assert!(
+        error.to_string().contains("UDP port 9000") && error.to_string().contains("10.200.0.2"),
+        "{error}"
+    );
 }

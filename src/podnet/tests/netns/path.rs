@@ -143,7 +143,8 @@ fn a_point_to_point_pod_with_an_onlink_gateway_and_a_permanent_neighbour_is_carr
     let pod = calico(&bed);
     let seen = pod.observe().unwrap();
     assert_eq!(seen.address, "10.244.7.5/32".parse().unwrap());
-    let [default] = seen.routes.as_slice() else { panic!("{:?}", seen.routes) };
+    let v4: Vec<_> = seen.routes.iter().filter(|r| r.dst.addr().is_ipv4()).collect();
+    let [default] = v4.as_slice() else { panic!("{:?}", seen.routes) };
     assert!(default.onlink && default.gw == "169.254.1.1".parse().ok(), "{default:?}");
     assert_eq!(default.scope, RouteScope::Universe);
     assert_eq!(seen.neighbors.len(), 1, "{:?}", seen.neighbors);

@@ -30,7 +30,13 @@ const FLANNEL: [&str; 7] = [
 
 /// Every shape of the matrix.
 pub(crate) const ALL: &[Shape] = &[
-    Shape { name: "Flannel /24 behind a bridge", mtu: 1450, commands: &FLANNEL, pairs: &[("10.244.1.7", "10.244.1.1")], ..PLAIN },
+    Shape {
+        name: "Flannel /24 behind a bridge",
+        mtu: 1450,
+        commands: &FLANNEL,
+        pairs: &[("10.244.1.7", "10.244.1.1")],
+        ..PLAIN
+    },
     Shape {
         name: "ptp plugin, GKE /32",
         mtu: 1460,
@@ -167,7 +173,13 @@ pub(crate) const ALL: &[Shape] = &[
         second: true,
         mtu: 1450,
         commands: &[
-            FLANNEL[0], FLANNEL[1], FLANNEL[2], FLANNEL[3], FLANNEL[4], FLANNEL[5], FLANNEL[6],
+            FLANNEL[0],
+            FLANNEL[1],
+            FLANNEL[2],
+            FLANNEL[3],
+            FLANNEL[4],
+            FLANNEL[5],
+            FLANNEL[6],
             "W addr add 192.168.77.1/24 dev m0",
             "W addr add fd00:77::1/64 dev m0 nodad",
             "W addr add 10.77.0.1/32 dev lo",
@@ -175,16 +187,14 @@ pub(crate) const ALL: &[Shape] = &[
             "P addr add fd00:77::5/64 dev net1 nodad",
             "P route add 10.77.0.0/16 via 192.168.77.1 dev net1",
         ],
-        pairs: &[
-            ("10.244.1.7", "10.244.1.1"),
-            ("192.168.77.5", "10.77.0.1"),
-            ("fd00:77::5", "fd00:77::1"),
-        ],
+        pairs: &[("10.244.1.7", "10.244.1.1"), ("192.168.77.5", "10.77.0.1"), ("fd00:77::5", "fd00:77::1")],
         ..PLAIN
     },
     Shape {
         name: "dual stack on an IPv6 underlay",
         underlay: (1500, true),
+        // On IPv6 the tunnel's own packets are never cut up, so the plugin's MTU has to fit for datagrams larger than it.
+        mtu: 1430,
         commands: &[
             "W addr add 10.244.0.1/24 dev h0",
             "W addr add fd00:10:244::1/64 dev h0 nodad",

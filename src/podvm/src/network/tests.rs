@@ -205,7 +205,8 @@ fn a_stock_guest_is_told_one_address_and_only_routes_it_can_add() {
 
 #[test]
 fn an_ipv6_only_pod_has_its_ipv6_network_in_stocks_keys() {
-    let only = PodInterface { address: "fd00::7/128".parse().unwrap(), more_addresses: vec![], ..dual_stack() };
+    let only =
+        PodInterface { address: "fd00::7/128".parse().unwrap(), more_addresses: vec![], ..dual_stack() };
     let network =
         PodNetwork::new(Carried { vxlan_id: 7, interface: only }, vec![], "10.0.0.1/24".parse().unwrap(), 9);
     assert_eq!(network.podip.to_string(), "fd00::7/128");
