@@ -271,7 +271,7 @@ fn bad_input_gets_one_clear_error_and_leaves_nothing() {
         assert_eq!(status, Code::INVALID_ARGUMENT);
         assert!(text.contains("hostNetwork"), "{text}");
 
-        let (status, text) = code(shim.create(&id(2), "/proc/self/ns/net".as_ref()).await);
+        let (status, text) = code(shim.create(&id(2), "/proc/thread-self/ns/net".as_ref()).await);
         assert_eq!(status, Code::FAILED_PRECONDITION);
         assert!(text.contains("hostNetwork"), "the node's own namespace: {text}");
 

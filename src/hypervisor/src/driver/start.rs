@@ -77,7 +77,7 @@ impl Start {
         let (up, guest_up) = oneshot::channel();
         let verify = self.verify_tunnel(&pod.primary, underlay_mtu, guest_up);
         // While the VM boots, the tunnel is tried all along: at the agent's answer nothing is left to wait for.
-        tokio::try_join!(verify, self.reach_agent(&instance, remote, up))?;
+        futures::future::try_join(verify, self.reach_agent(&instance, remote, up)).await?;
         let recording = Instant::now();
         self.record.stage = Stage::Running;
         self.write().await?;
