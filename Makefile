@@ -56,6 +56,14 @@ kill-test: packages guest image ## Kills the service with kill -9 again and agai
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" \
 	  cargo test --locked -p peerpods-tests --test kill -- --nocapture
 
+# Somebody's service: SOCKET and NETNS (pods' network namespaces, with commas), ROOTFS (a directory in its guest, or image:REFERENCE).
+# Our own: PROVIDER=qemu for real VMs. ARGS="--only killed --output json" and the like.
+.PHONY: conformance
+conformance: packages $(if $(SOCKET),,guest $(if $(filter qemu,$(PROVIDER)),image)) ## The two Kata shims' calls and deaths against our service, or SOCKET=... NETNS=...
+	cargo build --locked -p peerpods -p peerpods-agentlink -p peerpods-tests --bins
+	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" "$(BUILD)/debug/peerpods-conformance" \
+	  $(if $(SOCKET),--socket "$(SOCKET)" --netns "$(NETNS)" $(if $(ROOTFS),--rootfs "$(ROOTFS)"),--provider $(or $(PROVIDER),fake)) $(ARGS)
+
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check
@@ -86,10 +94,18 @@ systemd-test: packages ## Links as units of a real systemd, in namespaces of its
 fmt: ## Formats all code
 	cargo fmt --all
 
+# Files of tests/benches, in the order of the table. ONLY=name runs one and writes no file. BENCH_RUNS and the like: see each file.
+BENCHES := start boot sandboxes tunnel
+BENCH_FRAGMENTS := $(BUILD)/bench
 .PHONY: bench
-bench: packages release image ## What StartVM adds to the time QEMU itself needs
-	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_LINK_PROGRAM="$(BUILD)/release/peerpods-link" \
-	  cargo bench --locked -p peerpods-tests --bench start
+bench: export PEERPODS_TEST_IMAGE = $(IMAGE)
+bench: export PEERPODS_TEST_GUEST_PROGRAMS = $(GUEST)
+bench: export BENCH_DIR = $(BENCH_FRAGMENTS)
+bench: packages release image ## Measures everything against a peer and writes tests/BENCHMARKS.md; ONLY=start for one part
+	mkdir -p "$(BENCH_FRAGMENTS)"
+	[ -n "$(ONLY)" ] || rm -f "$(BENCH_FRAGMENTS)"/*.json
+	cargo bench --locked -p peerpods-tests $(foreach bench,$(or $(ONLY),$(BENCHES)),--bench $(bench))
+	[ -n "$(ONLY)" ] || "$(BUILD)/release/peerpods-bench-table" "$(BENCH_FRAGMENTS)" $(BENCHES) > tests/BENCHMARKS.md
 
 .PHONY: link-memory
 link-memory: packages ## What one link process takes of memory, idle, with a shim, and after 64 MiB

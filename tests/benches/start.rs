@@ -1,41 +1,38 @@
-//! What StartVM adds to the time QEMU itself needs: the same image on the same machine, in turn without and with the service.
+//! What StartVM adds to the time the VM itself needs.
 //!
 //! ```text
-//! A  QEMU alone      QemuProvider::create, then TCP connects every 10 ms until the guest's port accepts
-//! B  the service     StartVM over ttrpc until its return: tunnel, link, TLS, the agent's answer
+//! instant VMs   StartVM from the moment the guest's port opens to its return, for a port that was open already, that refused
+//!               connections before, and that was silent before
+//! QEMU          StartVM with a VM's console watched, and in turn the same VM from the provider alone
 //! ```
 //!
-//! Run with `make bench`; `BENCH_RUNS` sets the number of pairs (5). Prints a table; asserts nothing, for these machines are noisy: read
-//! the differences of one run, not absolute times.
+//! `BENCH_RUNS` sets the number of pairs with QEMU (5), `BENCH_STARTS` that of starts with instant VMs (200, half as many of each other kind).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_precision_loss,
-    reason = "a benchmark fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peerpods_agentlink::ca::ClusterCa;
+use futures::StreamExt as _;
 use peerpods_agentlink::process::LinkProcesses;
 use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::{Config, Parts};
 use peerpods_podnet::VxlanTunnel;
-use peerpods_podvm::guest_config::{ApfConfig, SecretText};
-use peerpods_podvm::user_data::{APF_PATH, CloudConfig, File};
-use peerpods_provider::{Provider, UserData, VmKey, VmSize, VmSpec};
+use peerpods_provider::fake::FakeCloud;
+use peerpods_provider::{Provider, VmKey};
 use peerpods_provider_qemu::{QemuConfig, QemuProvider};
 use peerpods_test_require::{Need, require};
+use peerpods_tests::bench::instant::{Boot, InstantVms};
+use peerpods_tests::bench::pods::Pods;
+use peerpods_tests::bench::watched::{Birth, Watched};
+use peerpods_tests::bench::{self, Aim, Report, Row, Samples, Unit, Value};
 use peerpods_tests::daemon::image;
-use peerpods_tests::node::{Pod, eventually, in_private_network};
+use peerpods_tests::kill::node::KilledNode;
+use peerpods_tests::node::{Pod, built, eventually, in_private_network};
 use peerpods_tests::shim::{GoShim, admin_get};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 const NEEDS: &[Need] = &[
@@ -44,54 +41,207 @@ const NEEDS: &[Need] = &[
     Need::Program("qemu-system-x86_64"),
     Need::Path("/dev/net/tun"),
     Need::Variable("PEERPODS_TEST_IMAGE"),
-    Need::Variable("PEERPODS_LINK_PROGRAM"),
 ];
 
+/// Starts with VMs that boot for a while, at a time: they mostly wait.
+const LANES: usize = 4;
+
 fn main() {
-    // `cargo test --all-targets` runs benchmarks too, with this argument missing.
-    if !std::env::args().any(|a| a == "--bench") || !require("start", NEEDS) {
-        return;
+    if bench::is_asked_for() && require("start", NEEDS) {
+        in_private_network(measure);
     }
-    let runs = std::env::var("BENCH_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(5_u32);
-    in_private_network(move || compare(runs));
 }
 
-async fn compare(runs: u32) {
+async fn measure() {
+    let mut report = Report::new("start");
+    instant(&mut report).await;
+    qemu(&mut report).await;
+    report.finish();
+}
+
+/// With VMs that take no time of the machine.
+async fn instant(report: &mut Report) {
+    let vms = InstantVms::new().await;
+    let mut node = KilledNode::at_rest(FakeCloud::new(vms.launcher()));
+    node.boot();
+    node.ready().await;
+    let starts = bench::number("BENCH_STARTS", 200);
+    let (mut pods, seed) = (Pods::default(), fastrand::u32(..) << 12);
+    let mut told = Phases::default();
+    let mut all = Samples::new(Unit::Millis);
+    for (n, path) in (0..).zip(pods.make(starts).await) {
+        let (id, took) = one(&node, seed + n, path).await;
+        all.took(took);
+        told.add(&admin_get(&node.socket(), &id).await.unwrap().phases);
+        node.shim().stop(&id).await.unwrap();
+    }
+    let group = "From the guest's port open to StartVM's return, instant VMs";
+    let value = all.value();
+    report.row(
+        Row::new(group, "port open before StartVM: the whole call", value)
+            .aim(Aim::p99_at_most(&value, 50.0))
+            .upstream("median 118 ms"),
+    );
+    told.tell(report, group);
+    let boots: [(&str, fn(Duration) -> Boot, &str); 2] = [
+        ("port refused before", Boot::Refusing, "0.5–3.5 s, median 1.6 s"),
+        ("silence before", Boot::Silent, "0.6–15.6 s"),
+    ];
+    for (k, (what, boot, upstream)) in (1..).zip(boots) {
+        let value = waited(&node, &vms, &mut pods, boot, seed + k * 1000, starts / 2).await;
+        let row = Row::new(group, what, value).aim(Aim::p99_at_most(&value, 50.0)).upstream(upstream);
+        report.row(row);
+    }
+    node.kill_9();
+    drop(node);
+    pods.remove().await;
+}
+
+/// Starts with VMs that boot for 0.3 to 2.3 s; the time from each one's port to the return.
+async fn waited(
+    node: &KilledNode,
+    vms: &InstantVms,
+    pods: &mut Pods,
+    boot: fn(Duration) -> Boot,
+    first: u32,
+    n: usize,
+) -> Value {
+    let paths = pods.make(n).await;
+    let lives = futures::stream::iter((first..).zip(paths)).map(|(n, path)| async move {
+        vms.boot(boot(Duration::from_millis(fastrand::u64(300..2300))));
+        let (id, _) = one(node, n, path).await;
+        let added = vms.opened(&id[..8]).elapsed();
+        node.shim().stop(&id).await.unwrap();
+        added
+    });
+    let mut samples = Samples::new(Unit::Millis);
+    let mut lives = lives.buffer_unordered(LANES);
+    while let Some(added) = lives.next().await {
+        samples.took(added);
+    }
+    samples.value()
+}
+
+/// Creates and starts a sandbox; its id, and how long StartVM took.
+async fn one(node: &KilledNode, n: u32, path: PathBuf) -> (String, Duration) {
+    // Told apart by its first eight digits, as VM names are.
+    let id = format!("{n:08x}").repeat(8);
+    node.shim().create(&id, &path).await.unwrap();
+    let began = Instant::now();
+    node.shim().start(&id).await.unwrap();
+    (id, began.elapsed())
+}
+
+/// What the service says of its own work.
+#[derive(Default)]
+struct Phases(Vec<(String, Samples)>);
+
+impl Phases {
+    fn add(&mut self, phases: &[peerpods_proto::grpc::admin::Phase]) {
+        for phase in phases {
+            let took = Duration::from_micros(phase.took_us);
+            match self.0.iter_mut().find(|(name, _)| *name == phase.name) {
+                Some((_, samples)) => samples.took(took),
+                None => {
+                    let mut samples = Samples::new(Unit::Millis);
+                    samples.took(took);
+                    self.0.push((phase.name.clone(), samples));
+                }
+            }
+        }
+    }
+
+    fn tell(&self, report: &mut Report, group: &str) {
+        for (name, samples) in &self.0 {
+            report.row(Row::new(group, format!("  phase: {name}"), samples.value()));
+        }
+    }
+}
+
+/// With real VMs, in turn with and without the service.
+async fn qemu(report: &mut Report) {
     let dir = tempfile::Builder::new().prefix("ppb").tempdir_in("/tmp").unwrap();
-    let provider: Arc<dyn Provider> = Arc::new(QemuProvider::new(QemuConfig {
+    let provider = Arc::new(Watched::new(Arc::new(QemuProvider::new(QemuConfig {
         image: image(),
         state_dir: dir.path().join("vms"),
         run_dir: dir.path().join("qemu"),
         bridge: "ppbench0".into(),
         subnet: "10.154.0.0/24".parse().unwrap(),
         ..QemuConfig::default()
-    }));
-    for remark in provider.verify().await.unwrap().remarks {
-        println!("{remark}");
-    }
+    }))));
     let shutdown = CancellationToken::new();
     let service = tokio::spawn(peerpods_hypervisor::run(
         config(dir.path()),
-        parts(&provider, dir.path()),
+        parts(provider.clone(), dir.path()),
         shutdown.clone(),
     ));
     let shim = GoShim::new(dir.path().join("h.sock"));
     eventually("the service answers", || async { shim.version().await.is_ok() }).await;
 
-    let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-    for n in 0..runs {
-        times
-            .entry("1 QEMU alone: create to port open")
-            .or_default()
-            .push(alone(provider.as_ref(), dir.path(), n).await);
-        for (what, took) in served(&shim, dir.path(), n).await {
-            times.entry(what).or_default().push(took);
-        }
-        println!("pair {} of {runs} done", n + 1);
+    let mut times: BTreeMap<&str, Samples> = BTreeMap::new();
+    for n in 0..bench::number("BENCH_RUNS", 5) {
+        let mut note =
+            |what, took| times.entry(what).or_insert_with(|| Samples::new(Unit::Millis)).took(took);
+        let id = format!("{n:08x}").repeat(8);
+        let pod = Pod::new(u8::try_from(n % 200).unwrap()).await;
+        let (began, birth, phases) = served(&shim, &provider, dir.path(), &id, &pod).await;
+        note_served(&mut note, began, &birth);
+        let agent = phases.iter().find(|p| p.name == "agent answered").map(|p| p.took_us).unwrap_or_default();
+        note("4 agent", Duration::from_micros(agent));
+        let birth = alone(&provider, n).await;
+        note("0 alone", birth.steps["listening"] - birth.asked);
     }
     shutdown.cancel();
     service.await.unwrap().unwrap();
-    print_table(&times);
+    tell_qemu(report, &times);
+}
+
+fn note_served(
+    note: &mut impl FnMut(&'static str, Duration),
+    (began, returned): (Instant, Instant),
+    birth: &Birth,
+) {
+    note("1 call", returned - began);
+    note("2 before", birth.asked - began);
+    note("3 after", returned.saturating_duration_since(birth.steps["listening"]));
+    note("5 agent up", returned.saturating_duration_since(birth.steps["agent"]));
+    let mut before = birth.asked;
+    note("b0 the provider answers", birth.made - before);
+    before = birth.made;
+    for (name, step) in [
+        ("b1 the kernel has started PID 1", "kernel"),
+        ("b2 mounts", "mounts"),
+        ("b3 modules", "modules"),
+        ("b4 the VM's own network", "network"),
+        ("b5 the service process is started", "service"),
+        ("b6 user data", "user data"),
+        ("b7 port open", "listening"),
+        ("b8 pod network", "pod network"),
+        ("b9 agent started", "agent"),
+    ] {
+        let at = birth.steps[step];
+        note(name, at.saturating_duration_since(before));
+        before = at;
+    }
+}
+
+fn tell_qemu(report: &mut Report, times: &BTreeMap<&str, Samples>) {
+    let value = |what| times[what].value();
+    let group = "A real VM (QEMU, software emulation)";
+    let call = value("1 call");
+    let row = Row::new(group, "StartVM: call to return", call);
+    report.row(row.against("QEMU alone: asked for to port open", value("0 alone")));
+    let before = value("2 before");
+    report.row(Row::new(group, "  before the VM is asked for", before));
+    let after = value("3 after");
+    report.row(Row::new(group, "  port open to return; the guest goes on booting", after));
+    let agent = value("5 agent up");
+    let row = Row::new(group, "  agent started to return: TLS and an answer, emulated", agent);
+    report.row(row);
+    let group = "A real VM's way to its agent, by what its console says";
+    for (name, samples) in times.iter().filter(|(name, _)| name.starts_with('b')) {
+        report.row(Row::new(group, &name[3..], samples.value()));
+    }
 }
 
 fn config(dir: &Path) -> Config {
@@ -103,116 +253,44 @@ fn config(dir: &Path) -> Config {
     }
 }
 
-fn parts(provider: &Arc<dyn Provider>, dir: &Path) -> Parts {
-    let link = std::env::var_os("PEERPODS_LINK_PROGRAM").unwrap_or_default();
+fn parts(provider: Arc<Watched>, dir: &Path) -> Parts {
     Parts {
-        provider: provider.clone(),
+        provider,
         tunnel: Arc::new(VxlanTunnel::new()),
-        link: Arc::new(LinkProcesses::new(link.into())),
+        link: Arc::new(LinkProcesses::new(built("peerpods-link"))),
         ledger: Arc::new(NoLedger),
         journal: Arc::new(DiskJournal::open(dir.join("state/journal")).unwrap()),
     }
 }
 
-/// A: the provider and nothing else. The guest gets keys, or it would not open its port, and no pod network.
-async fn alone(provider: &dyn Provider, dir: &Path, n: u32) -> Duration {
-    let key = VmKey { cluster: "bench".parse().unwrap(), sandbox: format!("alone{n}").parse().unwrap() };
-    let spec = spec(dir, &key);
+type Told = Vec<peerpods_proto::grpc::admin::Phase>;
+
+/// The whole service: when StartVM was called and when it returned, the VM's birth and the phases the service tells.
+async fn served(
+    shim: &GoShim,
+    provider: &Watched,
+    dir: &Path,
+    id: &str,
+    pod: &Pod,
+) -> ((Instant, Instant), Birth, Told) {
+    shim.create(id, &pod.path).await.unwrap();
     let began = Instant::now();
-    let instance = provider.create(&key, &spec).await.unwrap();
-    let address = SocketAddr::new(instance.addresses[0], 15150);
-    while !accepts(address).await {
-        assert!(began.elapsed() < Duration::from_secs(120), "the port of {address} never opened");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let took = began.elapsed();
+    shim.start(id).await.unwrap();
+    let returned = Instant::now();
+    let birth = provider.birth(id, "agent").await;
+    let socket = dir.join("h.sock");
+    let told = admin_get(&socket, id).await.unwrap();
+    shim.stop(id).await.unwrap();
+    eventually("the sandbox is gone", || async { admin_get(&socket, id).await.is_err() }).await;
+    ((began, returned), birth, told.phases)
+}
+
+/// The provider and nothing else, with what the service had asked for.
+async fn alone(provider: &Watched, n: usize) -> Birth {
+    let key = VmKey { cluster: "bench".parse().unwrap(), sandbox: format!("alone{n}").parse().unwrap() };
+    let spec = provider.last_spec();
+    provider.create(&key, &spec).await.unwrap();
+    let birth = provider.birth(key.sandbox.as_str(), "listening").await;
     provider.delete(&key).await.unwrap();
-    took
-}
-
-/// One attempt. Packets to a VM that boots are dropped, so an attempt that hangs is given up.
-async fn accepts(address: SocketAddr) -> bool {
-    let attempt = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address));
-    attempt.await.is_ok_and(|connected| connected.is_ok())
-}
-
-fn spec(dir: &Path, key: &VmKey) -> VmSpec {
-    let authority = ClusterCa::load_or_create(&dir.join("bench-ca")).unwrap();
-    let server = authority.issue_server("podvm-bench").unwrap();
-    let apf = ApfConfig {
-        pod_network: None,
-        pod_namespace: "bench".into(),
-        pod_name: "bench".into(),
-        tls_server_key: Some(SecretText::new(server.expose_key())),
-        tls_server_cert: Some(server.certificate.clone()),
-        tls_client_ca: Some(authority.certificate_pem().into()),
-        tls_min_version: None,
-        tls_cipher_suites: Vec::new(),
-    };
-    VmSpec {
-        name: format!("podvm-{}", key.sandbox),
-        image: None,
-        machine_type: None,
-        size: VmSize::default(),
-        user_data: UserData::new(
-            CloudConfig::new(vec![File::new(APF_PATH, apf.to_json())]).render().unwrap(),
-        ),
-        tags: BTreeMap::new(),
-    }
-}
-
-/// B: the whole service, with the phases it reports.
-async fn served(shim: &GoShim, dir: &Path, n: u32) -> Vec<(&'static str, Duration)> {
-    let id = format!("{n:08x}").repeat(8);
-    let pod = Pod::new(u8::try_from(n % 200).unwrap()).await;
-    let creating = Instant::now();
-    shim.create(&id, &pod.path).await.unwrap();
-    let create = creating.elapsed();
-    let starting = Instant::now();
-    shim.start(&id).await.unwrap();
-    let start = starting.elapsed();
-    let told = admin_get(&dir.join("h.sock"), &id).await.unwrap();
-    let phase = |name: &str| {
-        let found = told.phases.iter().find(|p| p.name == name);
-        found.map(|p| Duration::from_micros(p.took_us)).unwrap_or_default()
-    };
-    let open = phase("VM created") + phase("address known") + phase("tunnel laid") + phase("agent port open");
-    let stopping = Instant::now();
-    shim.stop(&id).await.unwrap();
-    let stop = stopping.elapsed();
-    eventually("the sandbox is gone", || async { admin_get(&dir.join("h.sock"), &id).await.is_err() }).await;
-    vec![
-        ("2 StartVM: call to return", start),
-        ("3   of it: VM asked for to port open", open),
-        ("4   of it: port open to agent's answer", phase("agent answered")),
-        ("5   of it: the service's own work", start.saturating_sub(open + phase("agent answered"))),
-        ("6 CreateVM", create),
-        ("7 StopVM (answered; deletion goes on)", stop),
-    ]
-}
-
-fn print_table(times: &BTreeMap<&str, Vec<Duration>>) {
-    println!("\n{:<44}{:>10}{:>10}{:>10}", "ms", "min", "median", "max");
-    let median = |what: &str| {
-        let mut sorted = times[what].clone();
-        sorted.sort();
-        sorted[sorted.len() / 2].as_secs_f64() * 1e3
-    };
-    for (what, all) in times {
-        let of = |d: Option<&Duration>| d.copied().unwrap_or_default().as_secs_f64() * 1e3;
-        println!(
-            "{:<44}{:>10.1}{:>10.1}{:>10.1}",
-            &what[2..],
-            of(all.iter().min()),
-            median(what),
-            of(all.iter().max())
-        );
-    }
-    let added = median("2 StartVM: call to return") - median("1 QEMU alone: create to port open");
-    let agent = median("4   of it: port open to agent's answer");
-    let own = median("5   of it: the service's own work");
-    println!("\nWhat we add, medians in ms:");
-    println!("{:<44}{own:>20.1}", "  the service: records, keys, link, tunnel");
-    println!("{:<44}{agent:>20.1}", "  the guest: pod network, agent, TLS, Check");
-    println!("{:<44}{added:>20.1}", "  StartVM less QEMU alone, boot noise included");
+    birth
 }

@@ -36,6 +36,15 @@ impl Daemon {
         Self::start_from(image, None)
     }
 
+    /// [`Daemon::start`] with a further line of configuration.
+    #[must_use]
+    pub fn start_configured(image: PathBuf, line: &str) -> Self {
+        let mut daemon = Self::unstarted(image, None);
+        daemon.configure(line);
+        daemon.boot();
+        daemon
+    }
+
     /// [`Daemon::start`] with the programs in a directory, as of an older build.
     #[must_use]
     pub fn start_with(image: PathBuf, programs: &Path) -> Self {
@@ -43,11 +52,16 @@ impl Daemon {
     }
 
     fn start_from(image: PathBuf, programs: Option<PathBuf>) -> Self {
+        let mut daemon = Self::unstarted(image, programs);
+        daemon.boot();
+        daemon
+    }
+
+    fn unstarted(image: PathBuf, programs: Option<PathBuf>) -> Self {
         // Short: the agent sockets below it must fit a socket address.
         let dir = tempfile::Builder::new().prefix("ppq").tempdir_in("/tmp").unwrap();
-        let mut daemon = Self { dir, image, child: None, programs };
+        let daemon = Self { dir, image, child: None, programs };
         daemon.write_configuration();
-        daemon.boot();
         daemon
     }
 
@@ -127,6 +141,29 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(5));
         }
         began.elapsed()
+    }
+
+    /// As [`Daemon::boot`], told by the first connection that is accepted; how long it took from the start of the process.
+    pub fn boot_until_accepting(&mut self) -> Duration {
+        assert!(self.child.is_none(), "the service is running");
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let began = Instant::now();
+        self.child = Some(self.peerpods(&["hypervisor"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the service does not listen:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        began.elapsed()
+    }
+
+    /// The service's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// What a health endpoint answers, head and body; empty when nobody does. The address is the default one: the network is the test's.

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+pub mod bench;
+pub mod conformance;
 pub mod crash;
 pub mod daemon;
 pub mod kill;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use peerpods_agentlink::far::{Far, FarConfig};
 use peerpods_agentlink::tls::{FarKeys, MinVersion, TlsError, far_server};
-use peerpods_podnet::guest::ensure_podns;
+use peerpods_podnet::guest::{ensure_podns, refuse};
 use peerpods_podnet::{GuestTunnel, TunnelError};
 use peerpods_podvm::guest_config::ApfConfig;
 use peerpods_podvm::network::{PodInterface, PodNetwork};
@@ -104,6 +104,7 @@ async fn set_up(args: &Args, told: &Provisioned, tunnel: &GuestTunnel) -> Result
     match &told.config.pod_network {
         Some(network) => {
             lay(tunnel, network).await?;
+            tell_off(args, told).await;
             let all: Vec<String> = network.carried().iter().map(|c| shown(&c.interface)).collect();
             say_step("pod network", all.join(", "));
             tokio::spawn(announce(tunnel.clone(), network.clone()));
@@ -134,6 +135,14 @@ async fn announce(tunnel: GuestTunnel, network: PodNetwork) {
             error = &error as &dyn std::error::Error,
             "the worker cannot be told how large packets may be"
         );
+    }
+}
+
+/// The pod learns at once what it cannot reach. The worker keeps it from there; without this it would only wait.
+async fn tell_off(args: &Args, told: &Provisioned) {
+    if let Err(error) = refuse(&args.podns, &told.config.blocked_addresses).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "the pod will wait in vain for what it cannot reach");
     }
 }
 

@@ -153,4 +153,13 @@ pub trait Tunnel: Send + Sync {
     /// # Errors
     /// [`TunnelError::PathMtu`] and [`TunnelError::Silent`]. Where the probe itself cannot be sent, nothing is known: Ok, and a warning.
     async fn verify(&self, netns: &Path, spec: &TunnelSpec, probe: Probe) -> Result<(), TunnelError>;
+
+    /// Removes what tunnels left on the worker whose pod's namespace is gone, as after a record was lost. Nothing that a tunnel needs
+    /// whose namespace is there. Nothing to do where tunnels leave nothing outside it.
+    ///
+    /// # Errors
+    /// When something may be left.
+    async fn collect(&self) -> Result<(), TunnelError> {
+        Ok(())
+    }
 }

@@ -26,6 +26,8 @@ pub struct KilledNode {
     dir: TempDir,
     _server: CloudServer,
     child: Option<Child>,
+    /// Further arguments of the service.
+    settings: Vec<String>,
     started: Instant,
     answered: Option<Duration>,
 }
@@ -34,8 +36,7 @@ pub struct KilledNode {
 impl KilledNode {
     /// The node with its cloud; the service is not started yet.
     pub async fn new() -> Self {
-        // Short: the agent sockets below it must fit a socket address. Not below /run, which VMs do not see.
-        let dir = tempfile::Builder::new().prefix("ppk").tempdir_in("/tmp").unwrap();
+        let dir = Self::place();
         let options = NetnsOptions {
             guest: guest_program("peerpods-guest"),
             agent: guest_program("miniagent"),
@@ -43,6 +44,24 @@ impl KilledNode {
             subnet: "10.151.0.0/23".parse().unwrap(),
         };
         let cloud = FakeCloud::new(NetnsVm::new(options).await.unwrap());
+        Self::of(dir, cloud)
+    }
+
+    /// A node whose service looks at its sandboxes as seldom as `peerpods hypervisor` does.
+    #[must_use]
+    pub fn at_rest(cloud: Arc<FakeCloud>) -> Self {
+        let mut node = Self::of(Self::place(), cloud);
+        let often = peerpods_hypervisor::Config::default().sweep_interval;
+        node.configure(&[format!("sweep={}", often.as_secs())]);
+        node
+    }
+
+    fn place() -> TempDir {
+        // Short: the agent sockets below it must fit a socket address. Not below /run, which VMs do not see.
+        tempfile::Builder::new().prefix("ppk").tempdir_in("/tmp").unwrap()
+    }
+
+    fn of(dir: TempDir, cloud: Arc<FakeCloud>) -> Self {
         let server = CloudServer::start(&cloud, &dir.path().join("cloud")).unwrap();
         let bin = dir.path().join("userland/bin");
         std::fs::create_dir_all(&bin).unwrap();
@@ -50,10 +69,23 @@ impl KilledNode {
             std::fs::create_dir(dir.path().join("userland").join(place)).unwrap();
         }
         std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for program in ["sh", "sleep"] {
+        for program in ["sh", "sleep", "stty"] {
             symlink("busybox", bin.join(program)).unwrap();
         }
-        Self { cloud, dir, _server: server, child: None, started: Instant::now(), answered: None }
+        Self {
+            cloud,
+            dir,
+            _server: server,
+            child: None,
+            settings: Vec::new(),
+            started: Instant::now(),
+            answered: None,
+        }
+    }
+
+    /// Settings of the service as `peerpods-test-node` takes them; they count from the next start.
+    pub fn configure(&mut self, settings: &[String]) {
+        settings.clone_into(&mut self.settings);
     }
 
     /// What containers have below them: a shell and `sleep`.
@@ -68,6 +100,7 @@ impl KilledNode {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut command = Command::new(built("peerpods-test-node"));
         command.arg(self.dir.path()).arg(self.dir.path().join("cloud")).arg(built("peerpods-link"));
+        command.args(&self.settings);
         (self.started, self.answered) = (Instant::now(), None);
         self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
@@ -101,6 +134,27 @@ impl KilledNode {
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
         let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
         (status, began.elapsed())
+    }
+
+    /// How long after its start the service accepted a connection. To be asked at once.
+    pub async fn accepting(&self) -> Duration {
+        while tokio::net::UnixStream::connect(self.socket()).await.is_err() {
+            assert!(self.started.elapsed() < PATIENCE, "the service does not listen:\n{}", self.log());
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+        self.started.elapsed()
+    }
+
+    /// The service's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map(Child::id).unwrap()
+    }
+
+    /// Everything the node keeps; processes that belong to it name it in their command lines.
+    #[must_use]
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// A Go-like shim on the node's socket.

@@ -7,6 +7,7 @@
 //! `plan` decides, this module observes and applies.
 
 mod plan;
+mod refuse;
 mod underlay;
 
 use std::net::IpAddr;
@@ -15,7 +16,10 @@ use std::path::{Path, PathBuf};
 use peerpods_podvm::network::{Carried, PodInterface, PodNetwork};
 
 use self::plan::{Device, State, Step, Underlay, Wanted};
+pub use self::refuse::refuse;
+pub(crate) use self::refuse::{Answer, RoutingRule};
 pub use self::underlay::set_underlay;
+use crate::guard::{self, Admitted};
 use crate::kernel::{Rtnl, failed};
 use crate::netns::{self, Netns};
 use crate::probe;
@@ -56,6 +60,9 @@ impl GuestTunnel {
         let underlay = place.underlay(network.worker_node_ip.addr()).await?;
         for wanted in plan::wanted(network, underlay)? {
             let state = place.observe(&wanted.interface.name).await?;
+            // First: a device without its guard takes anybody's packets.
+            let (vni, port, peer) = (wanted.vxlan.vni, network.vxlan_port, network.worker_node_ip.addr());
+            guard::admit(Admitted { vni, port, peer, netns: None }).await?;
             for step in plan::setup(&state, &wanted) {
                 place.apply(&step, &wanted).await?;
             }
@@ -81,7 +88,12 @@ impl GuestTunnel {
     /// When something may be left.
     pub async fn teardown(&self, network: &PodNetwork) -> Result<(), TunnelError> {
         let place = match Place::open(&self.podns).await {
-            Err(TunnelError::NoNetns { .. }) => return Ok(()),
+            Err(TunnelError::NoNetns { .. }) => {
+                for Carried { vxlan_id, .. } in network.carried() {
+                    guard::withdraw(vxlan_id, network.vxlan_port).await?;
+                }
+                return Ok(());
+            }
             other => other?,
         };
         for Carried { vxlan_id, interface } in network.carried() {
@@ -91,6 +103,7 @@ impl GuestTunnel {
                 removed.map_err(failed(format!("remove the pod's interface {name}")))?;
             }
             vxlan::remove_half_born(&place.pod_link, vxlan_id).await?;
+            guard::withdraw(vxlan_id, network.vxlan_port).await?;
         }
         Ok(())
     }

@@ -6,8 +6,10 @@ use crate::kernel::tc::{EVERY_PROTOCOL, Filter, Qdisc, Received};
 use crate::tunnel::TunnelSpec;
 use crate::vxlan::{Found, Vxlan};
 
-/// Our filters' priority: the first that is looked at, so that nothing can take frames away from the pod.
+/// Our first filter's priority: the first that is looked at, so that nothing can take frames away from the pod.
 pub(super) const PRIORITY: u16 = 1;
+/// The redirection's on our own device, where the first filter drops what a pod is kept from.
+const AFTER_BLOCK: u16 = 2;
 /// The kernel's default for Ethernet devices; a smaller one would gain nothing.
 const MTU_DEFAULT: u32 = 1500;
 /// The largest MTU the kernel gives a VXLAN device.
@@ -28,6 +30,14 @@ impl End {
         match self {
             Self::Pod => Self::Device,
             Self::Device => Self::Pod,
+        }
+    }
+
+    /// The priority of the redirection.
+    pub(super) fn priority(self) -> u16 {
+        match self {
+            Self::Pod => PRIORITY,
+            Self::Device => AFTER_BLOCK,
         }
     }
 }
@@ -55,17 +65,28 @@ pub(super) struct State {
 /// One change. Devices are resolved when it is applied, because some are made on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    RemoveDevice { link: u32 },
-    CreateDevice { vxlan: Vxlan, mtu: u32 },
-    SetMtu { mtu: u32 },
+    RemoveDevice {
+        link: u32,
+    },
+    CreateDevice {
+        vxlan: Vxlan,
+        mtu: u32,
+    },
+    SetMtu {
+        mtu: u32,
+    },
     SetUp,
     AddQdisc(End),
     RemoveQdisc(End),
     RemoveFilter(End, Filter),
+    /// What the pod is kept from, at the device.
+    AddBlock,
     AddRedirect(End),
     AddBridge,
     JoinBridge,
-    RemoveBridge { link: u32 },
+    RemoveBridge {
+        link: u32,
+    },
 }
 
 impl Step {
@@ -94,6 +115,7 @@ impl fmt::Display for Step {
             Self::AddQdisc(end) => write!(f, "add an ingress qdisc to {end}"),
             Self::RemoveQdisc(end) => write!(f, "remove the ingress qdisc of {end}"),
             Self::RemoveFilter(end, _) => write!(f, "remove a filter of {end}"),
+            Self::AddBlock => f.write_str("block what the pod is kept from"),
             Self::AddRedirect(end) => write!(f, "redirect {end} to {}", end.other()),
             Self::AddBridge => f.write_str("make the bridge that has senders told of too large packets"),
             Self::JoinBridge => f.write_str("make the VXLAN device a port of that bridge"),
@@ -102,8 +124,8 @@ impl fmt::Display for Step {
     }
 }
 
-/// The steps from what is there to a whole tunnel; none when it is whole.
-pub(super) fn setup(state: &State, spec: &TunnelSpec) -> Vec<Step> {
+/// The steps from what is there to a whole tunnel; none when it is whole. `block` is the program that drops what the pod is kept from.
+pub(super) fn setup(state: &State, spec: &TunnelSpec, block: &[u8]) -> Vec<Step> {
     let Some(pod) = &state.pod else { return Vec::new() };
     let wanted = Vxlan { vni: spec.vni, port: spec.port, remote: Some(spec.remote), learning: false };
     let mtu = pod.mtu.clamp(MTU_DEFAULT, MTU_LARGEST);
@@ -121,12 +143,35 @@ pub(super) fn setup(state: &State, spec: &TunnelSpec) -> Vec<Step> {
     }
     let nothing = Received::default();
     let device_received = if kept.is_some() { &state.device_received } else { &nothing };
-    redirect(&mut steps, End::Device, device_received, Some(pod.link));
+    from_device(&mut steps, device_received, pod.link, block);
     redirect(&mut steps, End::Pod, &pod.received, kept.map(|d| d.index));
     steps.extend(state.bridge.is_none().then_some(Step::AddBridge));
     let joined = kept.is_some_and(|d| d.controller.is_some() && d.controller == state.bridge);
     steps.extend((!joined).then_some(Step::JoinBridge));
     steps
+}
+
+/// The block comes before the redirection. Where an older program put its redirection in the block's place, that stays until there is
+/// another, so that the pod loses no frame.
+fn from_device(steps: &mut Vec<Step>, found: &Received, pod: u32, block: &[u8]) {
+    if found.qdisc.is_none() {
+        steps.extend([Step::AddQdisc(End::Device), Step::AddBlock, Step::AddRedirect(End::Device)]);
+        return;
+    }
+    let first: Vec<&Filter> = found.filters.iter().filter(|f| f.priority == PRIORITY).collect();
+    let is_block =
+        |f: &Filter| f.protocol == EVERY_PROTOCOL && f.program.as_deref().is_some_and(|p| p == block);
+    match first.as_slice() {
+        [] => steps.push(Step::AddBlock),
+        [only] if is_block(only) => {}
+        others => {
+            redirect(steps, End::Device, found, Some(pod));
+            remove(steps, End::Device, others);
+            steps.push(Step::AddBlock);
+            return;
+        }
+    }
+    redirect(steps, End::Device, found, Some(pod));
 }
 
 /// `to` is `None` for a device that is only going to be made: no filter can be right yet.
@@ -135,7 +180,7 @@ fn redirect(steps: &mut Vec<Step>, end: End, found: &Received, to: Option<u32>) 
         steps.extend([Step::AddQdisc(end), Step::AddRedirect(end)]);
         return;
     }
-    let ours: Vec<&Filter> = found.filters.iter().filter(|f| f.priority == PRIORITY).collect();
+    let ours: Vec<&Filter> = found.filters.iter().filter(|f| f.priority == end.priority()).collect();
     if let [only] = ours.as_slice()
         && only.kind == "u32"
         && only.protocol == EVERY_PROTOCOL
@@ -144,15 +189,19 @@ fn redirect(steps: &mut Vec<Step>, end: End, found: &Received, to: Option<u32>) 
     {
         return;
     }
-    // Filters of one kind, priority and protocol go together.
+    remove(steps, end, &ours);
+    steps.push(Step::AddRedirect(end));
+}
+
+/// Filters of one kind, priority and protocol go together.
+fn remove(steps: &mut Vec<Step>, end: End, filters: &[&Filter]) {
     let mut gone: Vec<&Filter> = Vec::new();
-    for filter in ours {
+    for filter in filters {
         if !gone.iter().any(|g| g.kind == filter.kind && g.protocol == filter.protocol) {
             gone.push(filter);
-            steps.push(Step::RemoveFilter(end, filter.clone()));
+            steps.push(Step::RemoveFilter(end, (*filter).clone()));
         }
     }
-    steps.push(Step::AddRedirect(end));
 }
 
 /// The steps from what is there to no tunnel.

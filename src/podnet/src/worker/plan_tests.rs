@@ -20,12 +20,32 @@ fn wanted() -> Vxlan {
     Vxlan { vni: 555_000, port: 9000, remote: Some("10.0.0.2".parse().unwrap()), learning: false }
 }
 
+const BLOCK: &[u8] = &[6; 8];
+
 fn redirect_to(link: u32) -> Filter {
-    Filter { priority: PRIORITY, protocol: EVERY_PROTOCOL, kind: "u32".to_owned(), redirect: Some(link) }
+    Filter {
+        priority: PRIORITY,
+        protocol: EVERY_PROTOCOL,
+        kind: "u32".to_owned(),
+        redirect: Some(link),
+        program: None,
+    }
 }
 
 fn redirected(link: u32) -> Received {
     Received { qdisc: Some(Qdisc::Ingress), filters: vec![redirect_to(link)] }
+}
+
+fn block(program: &[u8]) -> Filter {
+    Filter { kind: "bpf".to_owned(), redirect: None, program: Some(program.to_vec()), ..redirect_to(0) }
+}
+
+fn later(filter: Filter) -> Filter {
+    Filter { priority: AFTER_BLOCK, ..filter }
+}
+
+fn from_device() -> Received {
+    Received { qdisc: Some(Qdisc::Ingress), filters: vec![block(BLOCK), later(redirect_to(POD))] }
 }
 
 fn bare(mtu: u32) -> State {
@@ -51,7 +71,7 @@ fn whole() -> State {
     State {
         pod: Some(Side { link: POD, mtu: 1450, received: redirected(MADE) }),
         device: Some(found),
-        device_received: redirected(POD),
+        device_received: from_device(),
         bridge: Some(BRIDGE),
         others: false,
     }
@@ -61,12 +81,12 @@ fn changed(change: impl FnOnce(&mut Side, &mut Found, &mut Received)) -> Vec<Ste
     let mut state = whole();
     let (pod, device) = (state.pod.as_mut().unwrap(), state.device.as_mut().unwrap());
     change(pod, device, &mut state.device_received);
-    setup(&state, &spec())
+    setup(&state, &spec(), BLOCK)
 }
 
 #[test]
 fn a_whole_tunnel_needs_nothing() {
-    assert_eq!(setup(&whole(), &spec()), []);
+    assert_eq!(setup(&whole(), &spec(), BLOCK), []);
 }
 
 #[test]
@@ -75,18 +95,19 @@ fn a_bare_namespace_gets_device_and_both_redirections() {
         Step::CreateDevice { vxlan: wanted(), mtu: 1500 },
         Step::SetUp,
         Step::AddQdisc(End::Device),
+        Step::AddBlock,
         Step::AddRedirect(End::Device),
         Step::AddQdisc(End::Pod),
         Step::AddRedirect(End::Pod),
         Step::AddBridge,
         Step::JoinBridge,
     ];
-    assert_eq!(setup(&bare(1450), &spec()), all);
+    assert_eq!(setup(&bare(1450), &spec(), BLOCK), all);
 }
 
 #[test]
 fn the_device_never_restricts_a_pod_with_jumbo_frames() {
-    let mtu_for = |pod| match setup(&bare(pod), &spec()).remove(0) {
+    let mtu_for = |pod| match setup(&bare(pod), &spec(), BLOCK).remove(0) {
         Step::CreateDevice { mtu, .. } => mtu,
         other => panic!("{other:?}"),
     };
@@ -102,6 +123,7 @@ fn any_other_parameter_replaces_the_device_and_both_redirections() {
         Step::CreateDevice { vxlan: wanted(), mtu: 1500 },
         Step::SetUp,
         Step::AddQdisc(End::Device),
+        Step::AddBlock,
         Step::AddRedirect(End::Device),
         Step::RemoveFilter(End::Pod, redirect_to(MADE)),
         Step::AddRedirect(End::Pod),
@@ -119,7 +141,10 @@ fn each_missing_piece_is_put_back_and_nothing_else() {
     assert_eq!(changed(|_, d, _| d.up = false), [Step::SetUp]);
     assert_eq!(changed(|_, d, _| d.controller = None), [Step::JoinBridge]);
     assert_eq!(changed(|p, _, _| p.received.filters.clear()), [Step::AddRedirect(End::Pod)]);
-    assert_eq!(changed(|_, _, r| r.filters.clear()), [Step::AddRedirect(End::Device)]);
+    let at_device = [Step::AddBlock, Step::AddRedirect(End::Device)];
+    assert_eq!(changed(|_, _, r| r.filters.clear()), at_device);
+    assert_eq!(changed(|_, _, r| drop(r.filters.remove(0))), [Step::AddBlock]);
+    assert_eq!(changed(|_, _, r| drop(r.filters.pop())), [Step::AddRedirect(End::Device)]);
     let both = [Step::AddQdisc(End::Pod), Step::AddRedirect(End::Pod)];
     assert_eq!(changed(|p, _, _| p.received = Received::default()), both);
 }
@@ -130,6 +155,17 @@ fn a_filter_to_another_device_is_replaced_and_doubles_are_removed_once() {
     let mended = [Step::RemoveFilter(End::Pod, stale.clone()), Step::AddRedirect(End::Pod)];
     assert_eq!(changed(|p, _, _| p.received.filters = vec![stale.clone()]), mended);
     assert_eq!(changed(|p, _, _| p.received.filters = vec![stale.clone(), redirect_to(MADE)]), mended);
+}
+
+#[test]
+fn what_stands_in_the_blocks_place_goes_only_when_there_is_a_redirection() {
+    let older = redirect_to(POD);
+    let taken_over =
+        [Step::AddRedirect(End::Device), Step::RemoveFilter(End::Device, older.clone()), Step::AddBlock];
+    assert_eq!(changed(|_, _, r| r.filters = vec![older.clone()]), taken_over);
+    let other = block(&[7; 8]);
+    let replaced = [Step::RemoveFilter(End::Device, other.clone()), Step::AddBlock];
+    assert_eq!(changed(|_, _, r| r.filters[0] = other.clone()), replaced);
 }
 
 #[test]
