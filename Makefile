@@ -82,6 +82,10 @@ upgrade-test: packages image ## A pod lives through the upgrade from commit FROM
 	PEERPODS_REQUIRE_ALL=1 PEERPODS_OLD_LINK="$(UPGRADE_DIR)/build/debug/peerpods-link" \
 	  cargo test --locked -p peerpods-agentlink --test link upgrade -- --include-ignored
 
+.PHONY: network-matrix
+network-matrix: packages ## Traffic both ways for every shape of a pod's network that CNI plugins make, one line a shape
+	PEERPODS_REQUIRE_ALL=1 cargo test --locked -p peerpods-podnet --test netns matrix:: -- --nocapture --test-threads 1
+
 .PHONY: systemd-test
 systemd-test: packages ## Links as units of a real systemd, in namespaces of its own (needs root, systemd, dbus-daemon)
 	PEERPODS_REQUIRE_ALL=1 cargo test --locked -p peerpods-agentlink --test link real_systemd -- --ignored --test-threads 1

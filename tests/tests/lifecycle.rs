@@ -132,12 +132,69 @@ fn what_a_lost_record_left_is_collected_when_the_service_starts() {
         use peerpods_podnet::{Tunnel as _, TunnelSpec, VxlanTunnel};
         let lost = Pod::new(9).await;
         let remote = "10.151.0.9".parse().unwrap();
-        let spec = TunnelSpec { vni: 600_000, port: 9000, remote, pod_interface: "eth0".to_owned() };
+        let spec =
+            TunnelSpec { vni: 600_000, port: 9000, remote, pod_interface: "eth0".to_owned(), ordinal: 0 };
         VxlanTunnel::new().setup(&lost.path, &spec).await.unwrap();
         lost.remove().await;
         assert!(output("nft", &["list", "tables"]).contains("peerpods"));
         let mut node = Node::with_bare_vms(|_| {}).await;
         assert_eq!(output("nft", &["list", "tables"]), "");
+        node.shut_down().await;
+    });
+}
+
+/// Runs `ip` with the words of a line.
+fn ip(line: &str) -> String {
+    output("ip", &line.split(' ').collect::<Vec<_>>())
+}
+
+#[test]
+fn a_dual_stack_pod_with_a_second_interface_is_reached_on_every_address_and_leaves_nothing() {
+    if !require("a_dual_stack_pod_with_a_second_interface_is_reached_on_every_address", NEEDS) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_guests(|_| {}).await;
+        let (pod, shim) = (Pod::new(13).await, node.shim());
+        let ns = pod.path.file_name().unwrap().to_string_lossy().into_owned();
+        let route = ip(&format!("-o route get {}", pod.address));
+        let outside = route.split(" dev ").nth(1).unwrap().split(' ').next().unwrap();
+        for line in [
+            format!("addr add fd00:13::1/64 dev {outside} nodad"),
+            format!("-n {ns} addr add fd00:13::2/64 dev eth0 nodad"),
+            format!("-n {ns} -6 route add default via fd00:13::1"),
+            format!("link add ppm13 type veth peer name net1 netns {ns}"),
+            "addr add 192.168.13.1/24 dev ppm13".to_owned(),
+            "link set ppm13 up".to_owned(),
+            format!("-n {ns} addr add 192.168.13.2/24 dev net1"),
+            format!("-n {ns} link set net1 up"),
+        ] {
+            drop(ip(&line));
+        }
+        shim.create(&id(13), &pod.path).await.unwrap();
+        shim.start(&id(13)).await.unwrap();
+        for address in [pod.address.to_string().as_str(), "fd00:13::2", "192.168.13.2"] {
+            let ping = output("ping", &["-n", "-c", "2", "-i", "0.2", "-W", "2", address]);
+            assert!(ping.contains("2 received"), "{address}: {ping}");
+        }
+        let told = admin_get(&node.socket(), &id(13)).await.unwrap();
+        let laid = told.phases.iter().find(|p| p.name == "tunnel laid").unwrap();
+        assert!(laid.detail.contains(", "), "two identifiers: {}", laid.detail);
+        // A second pod gets another identifier, also after a restart of the service.
+        node.shut_down().await;
+        node.boot().await;
+        let (second, shim) = (Pod::new(14).await, node.shim());
+        shim.create(&id(14), &second.path).await.unwrap();
+        shim.start(&id(14)).await.unwrap();
+        let other = admin_get(&node.socket(), &id(14)).await.unwrap();
+        let other = other.phases.iter().find(|p| p.name == "tunnel laid").unwrap().detail.clone();
+        assert!(!laid.detail.contains(other.trim_start_matches("VNI ")), "{} and {other}", laid.detail);
+        for n in [13, 14] {
+            shim.stop(&id(n)).await.unwrap();
+        }
+        node.assert_nothing_left().await;
+        let links = ip(&format!("-n {ns} -o link"));
+        assert!(links.contains("net1") && !links.contains("vxlan") && !links.contains("pp-pmtu"), "{links}");
         node.shut_down().await;
     });
 }
@@ -297,12 +354,16 @@ fn bad_input_gets_one_clear_error_and_leaves_nothing() {
         assert_eq!(status, Code::INVALID_ARGUMENT);
         assert!(text.contains("hostNetwork"), "{text}");
 
-        let two = Pod::new(6).await;
-        let name = two.path.file_name().unwrap().to_string_lossy().into_owned();
-        drop(output("ip", &["-n", &name, "addr", "add", "10.152.6.77/24", "dev", "eth0"]));
-        let (status, text) = code(shim.create(&id(2), &two.path).await);
+        let (status, text) = code(shim.create(&id(2), "/proc/thread-self/ns/net".as_ref()).await);
         assert_eq!(status, Code::FAILED_PRECONDITION);
-        assert!(text.contains("exactly one"), "{text}");
+        assert!(text.contains("hostNetwork"), "the node's own namespace: {text}");
+
+        let bare = Pod::new(6).await;
+        let name = bare.path.file_name().unwrap().to_string_lossy().into_owned();
+        drop(output("ip", &["-n", &name, "addr", "flush", "dev", "eth0"]));
+        let (status, text) = code(shim.create(&id(2), &bare.path).await);
+        assert_eq!(status, Code::FAILED_PRECONDITION);
+        assert!(text.contains("no address"), "{text}");
 
         let mut wrong = annotations("web");
         wrong.insert("io.katacontainers.config.hypervisor.default_vcpus".into(), "many".into());

@@ -20,7 +20,7 @@ use peerpods_agentlink::tls::{FarKeys, MinVersion, TlsError, far_server, far_wit
 use peerpods_podnet::guest::{ensure_podns, refuse};
 use peerpods_podnet::{GuestTunnel, TunnelError};
 use peerpods_podvm::guest_config::{Admission, ApfConfig};
-use peerpods_podvm::network::PodNetwork;
+use peerpods_podvm::network::{PodInterface, PodNetwork};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -117,7 +117,9 @@ async fn set_up(args: &Args, told: &Provisioned, tunnel: &GuestTunnel) -> Result
         Some(network) => {
             lay(tunnel, network).await?;
             tell_off(args, told).await;
-            say_step("pod network", format_args!("{} on {}", network.podip, network.interface));
+            let all: Vec<String> = network.carried().iter().map(|c| shown(&c.interface)).collect();
+            say_step("pod network", all.join(", "));
+            tokio::spawn(announce(tunnel.clone(), network.clone()));
         }
         None => tracing::warn!("apf.json has no pod-network: containers will have a loopback device only"),
     }
@@ -132,6 +134,20 @@ async fn set_up(args: &Args, told: &Provisioned, tunnel: &GuestTunnel) -> Result
     say_step("agent", format_args!("{} (pid {})", spec.program.display(), agent.pid().unwrap_or_default()));
     tell_service_manager();
     Ok(agent)
+}
+
+fn shown(interface: &PodInterface) -> String {
+    format!("{} on {}", interface.address, interface.name)
+}
+
+/// Has the worker know how large this VM's packets may be. A worker that is not told takes the VM for a stock one.
+async fn announce(tunnel: GuestTunnel, network: PodNetwork) {
+    if let Err(error) = tunnel.announce(&network).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the worker cannot be told how large packets may be"
+        );
+    }
 }
 
 /// The pod learns at once what it cannot reach. The worker keeps it from there; without this it would only wait.

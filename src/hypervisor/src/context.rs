@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use peerpods_agentlink::Link;
@@ -45,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) cluster: ClusterId,
     pub(crate) authority: ClusterCa,
     pub(crate) vnis: Vnis,
+    pub(crate) path_mtu: PathMtu,
     pub(crate) boot_id: String,
     /// Sandboxes whose records were unreadable at start, with the tunnel's identifier where it could be made out. It is kept for them.
     pub(crate) unreadable: BTreeMap<SandboxId, Option<u32>>,
@@ -55,6 +57,24 @@ impl Context {
     /// same.
     pub(crate) fn ready(&self) -> Result<Arc<Ready>, Failure> {
         self.readiness.now()
+    }
+}
+
+/// What the network to VMs was found to carry, in bytes: the smallest that a start came to grief over. Not kept over a restart.
+#[derive(Debug)]
+pub(crate) struct PathMtu(AtomicU32);
+
+impl PathMtu {
+    pub(crate) fn unknown() -> Self {
+        Self(AtomicU32::new(u32::MAX))
+    }
+
+    pub(crate) fn learn(&self, carried: u32) {
+        self.0.fetch_min(carried, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -98,8 +118,11 @@ impl Vnis {
         (1..=VNI_MAX).contains(&vni) && self.lock().vnis.insert(vni)
     }
 
-    pub(crate) fn release(&self, vni: u32) {
-        self.lock().vnis.remove(&vni);
+    pub(crate) fn release(&self, vnis: impl IntoIterator<Item = u32>) {
+        let mut taken = self.lock();
+        for vni in vnis {
+            taken.vnis.remove(&vni);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -143,7 +166,7 @@ mod tests {
     fn vnis_are_unique_and_come_back() {
         let vnis = Vnis::new(VNI_MAX - 3, [VNI_MAX - 2]);
         assert_eq!(vnis.take(), Some(VNI_MAX - 1));
-        vnis.release(VNI_MAX - 1);
+        vnis.release([VNI_MAX - 1]);
         assert_eq!(vnis.take(), Some(VNI_MAX), "one just released is not handed out next");
         assert_eq!((vnis.take(), vnis.take(), vnis.take()), (Some(VNI_MAX - 3), Some(VNI_MAX - 1), None));
         assert_eq!(Vnis::new(VNI_MAX, [VNI_MAX]).take(), None);

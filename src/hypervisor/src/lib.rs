@@ -51,7 +51,7 @@ pub use lifecycle::{Lifecycle, Status};
 pub use service::Service;
 
 use crate::capacity::Capacity;
-use crate::context::{Context, Vnis};
+use crate::context::{Context, PathMtu, Vnis};
 use crate::journal::{JournalError, Loaded, Salvaged};
 use crate::readiness::Readiness;
 use crate::socket::SocketError;
@@ -242,14 +242,28 @@ async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::R
     let capacity = Capacity::new(config.limit_per_node, &records);
     let turns = Turns::new();
     let unreadable = salvaged.into_iter().map(|found| (found.sandbox, found.vni)).collect();
-    let context =
-        Context { config, parts, readiness, capacity, turns, cluster, authority, vnis, boot_id, unreadable };
+    let path_mtu = PathMtu::unknown();
+    let context = Context {
+        config,
+        parts,
+        readiness,
+        capacity,
+        turns,
+        cluster,
+        authority,
+        vnis,
+        path_mtu,
+        boot_id,
+        unreadable,
+    };
     Ok((context, records))
 }
 
 /// Those of the sandboxes, and those that an unreadable record still shows: its tunnel may be there.
 fn vnis_in_use(records: &[record::Record], salvaged: &[Salvaged]) -> impl Iterator<Item = u32> {
-    records.iter().map(|record| record.vni).chain(salvaged.iter().filter_map(|found| found.vni))
+    let salvaged =
+        salvaged.iter().flat_map(|found| found.vni.into_iter().chain(found.more_vnis.iter().copied()));
+    records.iter().flat_map(record::Record::vnis).chain(salvaged)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -32,6 +32,15 @@ pub struct TunnelRecord {
     pub remote: IpAddr,
 }
 
+/// A further interface of the pod, which has a VXLAN of its own beside the primary's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondaryRecord {
+    /// The pod interface.
+    pub pod_interface: String,
+    /// Its VXLAN network identifier, kept for the sandbox's life.
+    pub vni: u32,
+}
+
 /// The VM that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRecord {
@@ -87,6 +96,9 @@ pub struct Record {
     pub vni: u32,
     /// The tunnel's UDP port: a later change of the configuration does not touch it.
     pub vxlan_port: u16,
+    /// The pod's further interfaces, in the order of their devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secondary: Vec<SecondaryRecord>,
     /// The tunnel, once it is about to be laid.
     pub tunnel: Option<TunnelRecord>,
     /// The VM, once it is known.
@@ -111,6 +123,11 @@ impl Record {
     #[must_use]
     pub fn key(&self) -> VmKey {
         VmKey { cluster: self.cluster.clone(), sandbox: self.sandbox.clone() }
+    }
+
+    /// Every VXLAN network identifier it has.
+    pub fn vnis(&self) -> impl Iterator<Item = u32> + '_ {
+        std::iter::once(self.vni).chain(self.secondary.iter().map(|one| one.vni))
     }
 
     /// Whether there may be a VM under its key.
@@ -167,6 +184,7 @@ pub(crate) mod tests {
             vm_name: "podvm-web-x".into(),
             vni: 555_000,
             vxlan_port: 9000,
+            secondary: Vec::new(),
             tunnel: None,
             instance: None,
             guest: None,

@@ -5,13 +5,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use tokio::sync::oneshot;
 
@@ -45,6 +47,15 @@ impl Netns {
         Ok(Self { path: PathBuf::from(OWN), file: Arc::new(file) })
     }
 
+    /// Whether it is the calling thread's own.
+    pub(crate) fn is_own(&self) -> Result<bool, TunnelError> {
+        let same = || {
+            let (this, own) = (self.file.metadata()?, std::fs::metadata(OWN)?);
+            Ok((this.dev(), this.ino()) == (own.dev(), own.ino()))
+        };
+        same().map_err(failed(format!("identify the network namespace {}", self.path.display())))
+    }
+
     /// Where it was opened.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -67,6 +78,48 @@ impl Netns {
         .await
         .map_err(failed(format!("open a netlink socket in {}", self.path.display())))
     }
+}
+
+/// IPv6 in a namespace.
+impl Netns {
+    /// Has devices made from here on take no address and no route by themselves, neither from router advertisements nor by making up a
+    /// link-local one, and count theirs without looking for duplicates. False when the kernel has no IPv6.
+    pub(crate) async fn quiet_ipv6(&self) -> Result<bool, TunnelError> {
+        let file = Arc::clone(&self.file);
+        on_thread(move || {
+            setns(&*file, CloneFlags::CLONE_NEWNET)?;
+            QUIET.iter().try_fold(true, |all, (key, value)| Ok(all && set_sysctl(key, value)?))
+        })
+        .await
+        .map_err(failed(format!("configure IPv6 in {}", self.path.display())))
+    }
+
+    /// A socket that sees every frame of this namespace's devices.
+    pub(crate) async fn packet_socket(&self) -> Result<OwnedFd, TunnelError> {
+        let file = Arc::clone(&self.file);
+        on_thread(move || {
+            setns(&*file, CloneFlags::CLONE_NEWNET)?;
+            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+            Ok(socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?)
+        })
+        .await
+        .map_err(failed(format!("open a packet socket in {}", self.path.display())))
+    }
+}
+
+/// Where `/proc/sys/net` is that of the namespace of the thread that opens a file there.
+const DEFAULTS: &str = "/proc/sys/net/ipv6/conf/default";
+const QUIET: [(&str, &str); 4] =
+    [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("addr_gen_mode", "1")];
+
+fn set_sysctl(key: &str, value: &str) -> io::Result<bool> {
+    let path = Path::new(DEFAULTS).join(key);
+    match fs::read_to_string(&path) {
+        Ok(now) if now.trim() == value => return Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        _ => {}
+    }
+    fs::write(path, value).map(|()| true)
 }
 
 /// Makes a fresh namespace at `path`, unless there is one. Tells whether it made it.

@@ -5,11 +5,11 @@ use ipnet::IpNet;
 use crate::kernel::{Address, KernelRoute, Link, Rtnl};
 use crate::tunnel::TunnelError;
 
-/// The node's primary IPv4 address, with the length of its prefix: that of `interface`, or when none is named that of the default
-/// route with the lowest metric.
+/// The node's primary address, with the length of its prefix: that of `interface`, or when none is named that of the default route with
+/// the lowest metric. An IPv6 address only where there is no IPv4 one: VMs are reached by their first address, which is IPv4 then.
 ///
 /// # Errors
-/// When there is no such interface or route, or no IPv4 address on it.
+/// When there is no such interface or route, or no address on it.
 pub async fn worker_address(interface: Option<&str>) -> Result<IpNet, TunnelError> {
     let node = Rtnl::here()?;
     let (links, addresses, routes) = (node.links().await?, node.addresses().await?, node.routes().await?);
@@ -22,19 +22,27 @@ fn choose(
     addresses: &[Address],
     routes: &[KernelRoute],
 ) -> Result<IpNet, String> {
-    let link = match interface {
-        Some(name) => links.iter().find(|l| l.name == name).ok_or(format!("there is no interface {name}"))?,
-        None => {
-            let default = routes.iter().filter(|r| r.dst.prefix_len() == 0).min_by_key(|r| r.metric);
-            let index = default.and_then(|r| r.link).ok_or("there is no default route")?;
-            links.iter().find(|l| l.index == index).ok_or("the default route's interface is gone")?
+    let named = match interface {
+        Some(name) => {
+            Some(links.iter().find(|l| l.name == name).ok_or(format!("there is no interface {name}"))?)
         }
+        None => None,
     };
-    // The kernel lists an interface's primary addresses in the order they were given to it.
-    let usable =
-        |a: &&Address| a.link == link.index && matches!(a.net, IpNet::V4(_)) && a.global && !a.secondary;
-    let found = addresses.iter().find(usable);
-    found.map(|a| a.net).ok_or_else(|| format!("interface {} has none", link.name))
+    let mut missing = "there is no default route".to_owned();
+    for v4 in [true, false] {
+        let of_family = |net: &IpNet| net.addr().is_ipv4() == v4;
+        let defaults = routes.iter().filter(|r| r.dst.prefix_len() == 0 && of_family(&r.dst));
+        let default = defaults.min_by_key(|r| r.metric).and_then(|r| r.link);
+        let by_default = || links.iter().find(|l| Some(l.index) == default);
+        let Some(link) = named.or_else(by_default) else { continue };
+        // The kernel lists an interface's primary addresses in the order they were given to it.
+        let usable = |a: &&Address| a.link == link.index && of_family(&a.net) && a.global && !a.secondary;
+        match addresses.iter().find(usable) {
+            Some(address) => return Ok(address.net),
+            None => missing = format!("interface {} has none", link.name),
+        }
+    }
+    Err(missing)
 }
 
 #[cfg(test)]
@@ -45,7 +53,17 @@ mod tests {
 
     fn link(index: u32, name: &str) -> Link {
         let kind = LinkKind::Ethernet;
-        Link { index, name: name.to_owned(), kind, up: true, mtu: 1500, mac: None, other_netns: None }
+        Link {
+            index,
+            name: name.to_owned(),
+            kind,
+            up: true,
+            mtu: 1500,
+            mac: None,
+            other_netns: None,
+            lower: None,
+            controller: None,
+        }
     }
 
     fn address(link: u32, net: &str) -> Address {
@@ -61,6 +79,8 @@ mod tests {
             scope: RouteScope::Universe,
             onlink: false,
             metric,
+            src: None,
+            mtu: 0,
         }
     }
 
@@ -87,6 +107,18 @@ mod tests {
             choose(Some("eth0"), &[link(2, "eth0")], &addresses, &[]),
             Ok("10.0.0.2/24".parse().unwrap())
         );
+    }
+
+    #[test]
+    fn an_ipv6_address_is_taken_where_there_is_no_other() {
+        let links = [link(2, "eth0"), link(3, "eth1")];
+        let six = KernelRoute { dst: "::/0".parse().unwrap(), ..default_by(2, 1024) };
+        let addresses = [address(2, "fd00::2/64"), address(3, "10.0.0.2/24")];
+        let only = Ok("fd00::2/64".parse().unwrap());
+        assert_eq!(choose(None, &links, &addresses, std::slice::from_ref(&six)), only);
+        assert_eq!(choose(Some("eth0"), &links, &addresses, &[]), only);
+        let both = [six, default_by(3, 100)];
+        assert_eq!(choose(None, &links, &addresses, &both), Ok("10.0.0.2/24".parse().unwrap()));
     }
 
     #[test]

@@ -94,13 +94,13 @@ impl PodNetns {
         node.add_address_alone(outside, IpNet::V4(node_address)).await.map_err(failed(step()))?;
         node.set_up(outside).await.map_err(failed(format!("set {} up", self.node_interface)))?;
 
-        let to_pod = on_link(pod_address.addr().into());
-        node.add_route(outside, &to_pod, Some(node_address.addr()))
+        let to_pod = Route { src: Some(node_address.addr().into()), ..on_link(pod_address.addr().into()) };
+        node.add_route(outside, &to_pod)
             .await
             .map_err(failed(format!("route {} to {}", to_pod.dst, self.node_interface)))?;
         for route in pod_routes(node_address, pod_address) {
             let step = format!("add the route {} in {name}", route.dst);
-            pod.add_route(inside, &route, None).await.map_err(failed(step))?;
+            pod.add_route(inside, &route).await.map_err(failed(step))?;
         }
         Ok(())
     }
@@ -166,6 +166,9 @@ fn on_link(address: std::net::IpAddr) -> Route {
         protocol: Some(RouteProtocol::Boot),
         scope: RouteScope::Link,
         onlink: false,
+        metric: 0,
+        src: None,
+        mtu: 0,
     }
 }
 

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use peerpods_podvm::network::PodInterface;
+use peerpods_podvm::network::ObservedPod;
 
-/// One pod's tunnel, as the worker lays it.
+use crate::probe::Probe;
+
+/// The tunnel of one interface of a pod, as the worker lays it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSpec {
     /// VXLAN network identifier; with `port` unique on this worker.
@@ -17,6 +19,8 @@ pub struct TunnelSpec {
     pub remote: IpAddr,
     /// The pod interface to join, as [`Tunnel::observe`] named it.
     pub pod_interface: String,
+    /// 0 for the pod's primary interface, and so on: which of our devices in the pod's namespace it is.
+    pub ordinal: usize,
 }
 
 /// Why the pod's network could not be read or changed.
@@ -36,15 +40,39 @@ pub enum TunnelError {
         /// What was found instead.
         detail: String,
     },
-    /// The pod interface has no address, or more than one.
-    #[error("interface {interface} in {} has {count} IPv4 addresses; exactly one is needed", path.display())]
-    Addresses {
+    /// The pod interface has no address.
+    #[error("interface {interface} in {} has no address", path.display())]
+    NoAddress {
         /// The namespace.
         path: PathBuf,
         /// The interface.
         interface: String,
-        /// How many there are.
-        count: usize,
+    },
+    /// The namespace is this node's own.
+    #[error(
+        "{} is the node's own network namespace: a pod with hostNetwork cannot run in a VM of its own; remove hostNetwork from the pod, or \
+         use another runtime class",
+        path.display()
+    )]
+    HostNetwork {
+        /// The path asked for.
+        path: PathBuf,
+    },
+    /// The network between the node and the VM carries less than the pod was promised.
+    #[error("{0}")]
+    PathMtu(crate::probe::TooSmall),
+    /// Nothing comes through the tunnel.
+    #[error(
+        "the tunnel from {local} to the VM at {remote} carries nothing, although the VM's agent answers: open UDP port {port} both ways \
+         between the nodes and the VMs (security group or firewall), and see that {local} is the address by which VMs reach this node"
+    )]
+    Silent {
+        /// This node's end.
+        local: IpAddr,
+        /// The VM.
+        remote: IpAddr,
+        /// The tunnel's port.
+        port: u16,
     },
     /// The VNI and port are taken by another pod's device.
     #[error("VNI {vni} on port {port} is in use by another tunnel of this node")]
@@ -54,14 +82,14 @@ pub enum TunnelError {
         /// The port.
         port: u16,
     },
-    /// The pod or the node needs something that no tunnel of ours carries, IPv6 above all.
+    /// The pod or the node needs something that no tunnel of ours carries.
     #[error("not supported: {what}")]
     Unsupported {
         /// What it is, and of which pod or interface.
         what: String,
     },
     /// The node has no address that a VM could reach.
-    #[error("this node has no usable IPv4 address: {detail}")]
+    #[error("this node has no usable address: {detail}")]
     NoNodeAddress {
         /// What was looked for, and where.
         detail: String,
@@ -98,7 +126,13 @@ pub trait Tunnel: Send + Sync {
     ///
     /// # Errors
     /// When the namespace is gone or holds nothing that can be carried.
-    async fn observe(&self, netns: &Path) -> Result<PodInterface, TunnelError>;
+    async fn observe(&self, netns: &Path) -> Result<ObservedPod, TunnelError>;
+
+    /// The largest packet that leaves this node by the interface that has the address `worker`, in bytes; `None` when none has it.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    async fn underlay_mtu(&self, worker: IpAddr) -> Result<Option<u32>, TunnelError>;
 
     /// Lays the tunnel, or mends what is missing or different of it.
     ///
@@ -111,6 +145,14 @@ pub trait Tunnel: Send + Sync {
     /// # Errors
     /// When something may be left.
     async fn teardown(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError>;
+
+    /// Sends full packets through a tunnel that is laid, and returns when they came through both ways, which is as soon as the guest has
+    /// laid its end. `guest_up` is answered when it must have: what has not come through some time later does not. May be dropped at any
+    /// await.
+    ///
+    /// # Errors
+    /// [`TunnelError::PathMtu`] and [`TunnelError::Silent`]. Where the probe itself cannot be sent, nothing is known: Ok, and a warning.
+    async fn verify(&self, netns: &Path, spec: &TunnelSpec, probe: Probe) -> Result<(), TunnelError>;
 
     /// Removes what tunnels left on the worker whose pod's namespace is gone, as after a record was lost. Nothing that a tunnel needs
     /// whose namespace is there. Nothing to do where tunnels leave nothing outside it.

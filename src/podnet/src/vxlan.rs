@@ -9,10 +9,6 @@ use crate::kernel::{Link, LinkKind, Rtnl, failed, said};
 use crate::netns::Netns;
 use crate::tunnel::TunnelError;
 
-/// What outer Ethernet, IPv4, UDP and VXLAN headers take from the underlay's MTU, counted as the kernel does (the inner Ethernet
-/// header for the outer one), in bytes.
-pub(crate) const OVERHEAD: u32 = 50;
-
 /// The parameters that have to be the same for a device to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Vxlan {
@@ -42,18 +38,20 @@ pub(crate) struct Found {
     pub(crate) mtu: u32,
     pub(crate) mac: Option<MacAddr>,
     pub(crate) up: bool,
+    /// The bridge it is a port of.
+    pub(crate) controller: Option<u32>,
 }
 
 /// Looks for the VXLAN device `name` in the namespace of `inside`. A device of another kind is not ours, and not found.
 pub(crate) async fn find(inside: &Rtnl, home: &Netns, name: &str) -> Result<Option<Found>, TunnelError> {
-    let Some(Link { index, kind: LinkKind::Vxlan(vxlan), up, mtu, mac, other_netns, .. }) =
+    let Some(Link { index, kind: LinkKind::Vxlan(vxlan), up, mtu, mac, other_netns, controller, .. }) =
         inside.link(name).await?
     else {
         return Ok(None);
     };
     let home_id = inside.netns_id(home).await?;
     let underlay_at_home = other_netns.is_some() && other_netns == home_id;
-    Ok(Some(Found { index, vxlan, underlay_at_home, mtu, mac, up }))
+    Ok(Some(Found { index, vxlan, underlay_at_home, mtu, mac, up, controller }))
 }
 
 /// Makes `device` in `inside`, by a request from `home`: the device appears where `inside` is and its UDP socket stays at `home`.
@@ -68,17 +66,17 @@ pub(crate) async fn create(
     device: &NewDevice,
 ) -> Result<(), TunnelError> {
     let Vxlan { vni, port, remote, learning } = device.vxlan;
-    let Some(IpAddr::V4(remote)) = remote else {
-        let what = format!("a tunnel to {remote:?}; its ends need IPv4 addresses");
-        return Err(TunnelError::Unsupported { what });
-    };
     let name = name_at_birth(home, inside_link, device).await?;
     let mut message = rtnetlink::LinkVxlan::new(&name, vni)
         .port(port)
-        .remote(remote)
         .learning(learning)
         .mtu(device.mtu)
         .setns_by_fd(inside.raw_fd());
+    message = match remote {
+        Some(IpAddr::V4(remote)) => message.remote(remote),
+        Some(IpAddr::V6(remote)) => message.remote6(remote),
+        None => message,
+    };
     if let Some(MacAddr(mac)) = device.mac {
         message = message.address(mac.to_vec());
     }
@@ -111,8 +109,11 @@ async fn name_at_birth(home: &Rtnl, inside: &Rtnl, device: &NewDevice) -> Result
 }
 
 fn spare_name(vni: u32) -> String {
-    format!("ppx{vni:x}")
+    format!("{SPARE}{vni:x}")
 }
+
+/// Begins the spare names.
+pub(crate) const SPARE: &str = "ppx";
 
 /// Removes a device that was born under its spare name by a call that was dropped before it could rename it. Ok when there is none.
 pub(crate) async fn remove_half_born(inside: &Rtnl, vni: u32) -> Result<(), TunnelError> {

@@ -1,7 +1,9 @@
 //! The pod's network as data: what the worker saw in the pod's network namespace and what the guest has to rebuild.
 //!
 //! The wire form is the object `pod-network` of `apf.json` (cloud-api-adaptor's `tunneler` types), so that a stock guest understands
-//! us and we understand a stock daemon. Keys a stock part does not know are ignored by it.
+//! us and we understand a stock daemon. Keys a stock part does not know are ignored by it: `interfaces` is one, and holds what stock
+//! has no words for (IPv6 beside IPv4, several addresses, metrics, more interfaces than one). Stock's own keys say as much of the
+//! primary interface as a stock guest can do.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,6 +11,10 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::interface::{Carried, ObservedPod, PodInterface, vxlan_overhead};
+
+mod interface;
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,8 +106,8 @@ pub struct Route {
     /// Next hop; the empty text when there is none.
     #[serde(default, with = "optional_address")]
     pub gw: Option<IpAddr>,
-    /// The pod interface it leaves by.
-    #[serde(default)]
+    /// The pod interface it leaves by; empty where that goes without saying.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dev: String,
     /// Who made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,6 +118,16 @@ pub struct Route {
     /// The next hop is on the link although no address says so. Our own key: a stock guest ignores it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub onlink: bool,
+    /// Of several routes to one destination the one with the lowest metric is taken. 0 is the kernel's own choice, which for IPv6 is
+    /// 1024. Our own key.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub metric: u32,
+    /// The address packets get that have none yet. Our own key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub src: Option<IpAddr>,
+    /// The largest packet on this route in bytes, where that is less than the interface's; 0 when nothing is said. Our own key.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mtu: u32,
 }
 
 fn is_universe(scope: &RouteScope) -> bool {
@@ -126,27 +142,11 @@ pub struct Neighbor {
     /// Its MAC address.
     #[serde(rename = "hw-addr")]
     pub hw_addr: MacAddr,
-    /// The pod interface it is seen on.
+    /// The pod interface it is seen on; empty where that goes without saying.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dev: String,
     /// Always `permanent` from us; a stock guest errors on `none`.
     pub state: String,
-}
-
-/// What the worker sees of a pod in its network namespace. Read-only; the plan is made from it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodInterface {
-    /// Name inside the pod, `eth0` as a rule.
-    pub name: String,
-    /// The pod's address and the length of its prefix.
-    pub address: IpNet,
-    /// The pod's MAC address; the guest takes it over.
-    pub mac: MacAddr,
-    /// The pod interface's own MTU, in bytes.
-    pub mtu: u32,
-    /// Routes to copy, those without a gateway first.
-    pub routes: Vec<Route>,
-    /// Permanent neighbours to copy.
-    pub neighbors: Vec<Neighbor>,
 }
 
 /// The object `pod-network` of `apf.json`: a pod's interface and the tunnel that carries it.
@@ -188,20 +188,65 @@ pub struct PodNetwork {
     /// Pod traffic to the outside leaves by the VM's own second interface.
     #[serde(rename = "external-net-via-pod-vm", default)]
     pub external_net_via_pod_vm: bool,
+    /// Every interface in full, the primary first. Our own key: a stock guest goes by the keys above, a stock daemon does not write it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Carried>,
 }
 
 impl PodNetwork {
-    /// The pod's interface as the guest has to rebuild it.
+    /// The object for a pod with these interfaces, reached from `worker` by UDP `port`.
     #[must_use]
-    pub fn pod_interface(&self) -> PodInterface {
-        PodInterface {
+    pub fn new(primary: Carried, secondary: Vec<Carried>, worker: IpNet, port: u16) -> Self {
+        let stock = primary.interface.stock_form();
+        Self {
+            podip: stock.address,
+            pod_hw_addr: stock.mac,
+            interface: stock.name,
+            worker_node_ip: worker,
+            tunnel_type: "vxlan".to_owned(),
+            routes: stock.routes,
+            neighbors: stock.neighbors,
+            mtu: stock.mtu,
+            index: 0,
+            vxlan_port: port,
+            vxlan_id: primary.vxlan_id,
+            dedicated: false,
+            external_net_via_pod_vm: false,
+            interfaces: std::iter::once(primary).chain(secondary).map(Carried::unnamed).collect(),
+        }
+    }
+
+    /// The interfaces that the guest has to rebuild, the primary first.
+    #[must_use]
+    pub fn carried(&self) -> Vec<Carried> {
+        if !self.interfaces.is_empty() {
+            return self.interfaces.clone();
+        }
+        let interface = PodInterface {
             name: self.interface.clone(),
             address: self.podip,
+            more_addresses: Vec::new(),
             mac: self.pod_hw_addr,
             mtu: self.mtu,
             routes: self.routes.clone(),
             neighbors: self.neighbors.clone(),
+        };
+        vec![Carried { vxlan_id: self.vxlan_id, interface }]
+    }
+
+    /// What a stock guest does not rebuild, for people; empty when it makes all of the pod's network.
+    #[must_use]
+    pub fn beyond_stock(&self) -> Vec<String> {
+        let mut beyond = Vec::new();
+        let mut carried = self.interfaces.iter();
+        if let Some(Carried { interface, .. }) = carried.next() {
+            let global = |a: &&IpNet| !matches!(a, IpNet::V6(net) if net.addr().is_unicast_link_local());
+            beyond.extend(interface.more_addresses.iter().filter(global).map(|a| format!("address {a}")));
+            let metrics = interface.routes.iter().filter(|r| r.dst.addr().is_ipv4() && r.metric > 0).count();
+            beyond.extend((metrics > 0).then(|| format!("{metrics} metrics of routes")));
         }
+        beyond.extend(carried.map(|c| format!("interface {}", c.interface.name)));
+        beyond
     }
 }
 

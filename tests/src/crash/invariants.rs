@@ -111,7 +111,9 @@ pub fn after_a_write(world: &World) {
     let mut owners = BTreeMap::<u32, Vec<String>>::new();
     // The record of an orphan's removal has none: 0 is never handed out.
     for (sandbox, record) in world.state().disk.records.iter().filter(|(_, record)| record.vni != 0) {
-        owners.entry(record.vni).or_default().push(sandbox.clone());
+        for vni in record.vnis() {
+            owners.entry(vni).or_default().push(sandbox.clone());
+        }
     }
     for (vni, owners) in owners.iter().filter(|(_, owners)| owners.len() > 1) {
         world.violated(Invariant::UniqueVni, &format!("VNI {vni} is of {}", owners.join(" and ")));

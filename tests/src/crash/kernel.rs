@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use peerpods_podnet::{Tunnel, TunnelError, TunnelSpec};
-use peerpods_podvm::network::{MacAddr, PodInterface};
+use peerpods_podnet::{Probe, Tunnel, TunnelError, TunnelSpec};
+use peerpods_podvm::network::{MacAddr, ObservedPod, PodInterface};
 
 use super::invariants;
 use super::world::{Incarnation, Seam, Slot, World};
@@ -112,16 +112,23 @@ impl Incarnation {
     }
 }
 
-/// The pod's network as its CNI made it.
-fn pod_interface(lane: u64) -> PodInterface {
+/// The pod's network as its CNI made it: every third pod has a second interface.
+fn observed(lane: u64) -> ObservedPod {
     let last = u8::try_from(lane % 250).unwrap_or_default() + 2;
-    PodInterface {
-        name: "eth0".to_owned(),
-        address: ipnet::IpNet::new_assert([10, 1, 0, last].into(), 24),
-        mac: MacAddr([2, 0, 0, 0, 0, last]),
+    let interface = |name: &str, net: u8| PodInterface {
+        name: name.to_owned(),
+        address: ipnet::IpNet::new_assert([10, net, 0, last].into(), 24),
+        more_addresses: Vec::new(),
+        mac: MacAddr([2, net, 0, 0, 0, last]),
         mtu: 1450,
         routes: Vec::new(),
         neighbors: Vec::new(),
+    };
+    let secondary = (lane % 3 == 0).then(|| interface("net1", 2));
+    ObservedPod {
+        primary: interface("eth0", 1),
+        secondary: secondary.into_iter().collect(),
+        left_out: Vec::new(),
     }
 }
 
@@ -135,12 +142,25 @@ fn there(world: &World, netns: &Path) -> Result<(), TunnelError> {
 
 #[async_trait]
 impl Tunnel for Incarnation {
-    async fn observe(&self, netns: &Path) -> Result<PodInterface, TunnelError> {
+    async fn observe(&self, netns: &Path) -> Result<ObservedPod, TunnelError> {
         let (slot, owner) = self.tunnel_slot(netns);
         self.point(slot, "pod network read", &owner).await;
         there(&self.world, netns)?;
         self.netlink_fault(&owner)?;
-        Ok(pod_interface(self.world.state().pods.lane(&owner)))
+        Ok(observed(self.world.state().pods.lane(&owner)))
+    }
+
+    async fn underlay_mtu(&self, _: IpAddr) -> Result<Option<u32>, TunnelError> {
+        Ok(Some(1500))
+    }
+
+    async fn verify(&self, netns: &Path, spec: &TunnelSpec, _: Probe) -> Result<(), TunnelError> {
+        let (slot, owner) = self.tunnel_slot(netns);
+        self.point(slot, "tunnel tried", &owner).await;
+        match self.look(netns, spec) {
+            Found::Ours(device) if device.complete => Ok(()),
+            _ => Err(TunnelError::Silent { local: spec.remote, remote: spec.remote, port: spec.port }),
+        }
     }
 
     async fn setup(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError> {

@@ -8,7 +8,7 @@ use peerpods_podvm::naming;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{Ask, link_spec};
+use super::{Ask, interfaces, link_spec};
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
 use crate::record::{Record, Stage};
@@ -30,8 +30,12 @@ pub(super) async fn birth(context: &Context, publisher: &Publisher, ask: &Ask) -
     context.capacity.check().map_err(|full| Failure::Limit { sandbox: ask.sandbox.clone(), full })?;
     let network = |source| Failure::Network { sandbox: ask.sandbox.clone(), source: Box::new(source) };
     let pod = context.parts.tunnel.observe(&ask.netns).await.map_err(network)?;
-    publisher.phase("pod network observed", began, format!("{} {}", pod.name, pod.address));
-    let record = plan(context, ask)?;
+    publisher.phase("pod network observed", began, interfaces::summary(&pod));
+    let mut record = plan(context, ask)?;
+    if let Err(failure) = interfaces::assign(context, &mut record, &pod) {
+        context.vnis.release(record.vnis());
+        return Err(failure);
+    }
     let written = Instant::now();
     write_down(context, &record).await?;
     publisher.phase("recorded", written, String::new());
@@ -52,7 +56,7 @@ async fn write_down(context: &Context, record: &Record) -> Result<(), Failure> {
     let Err(source) = context.parts.journal.append(record).await else { return Ok(()) };
     // It may be on the disk all the same, and must not come back as somebody else's identifier.
     if context.parts.journal.remove(&record.sandbox).await.is_ok() {
-        context.vnis.release(record.vni);
+        context.vnis.release(record.vnis());
     }
     Err(Failure::Journal { sandbox: record.sandbox.clone(), source })
 }
@@ -74,6 +78,7 @@ fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
         vm_name: naming::vm_name(&ask.request.pod_name, &ask.sandbox, naming::VM_NAME_MAX),
         vni,
         vxlan_port: context.config.vxlan_port,
+        secondary: Vec::new(),
         tunnel: None,
         instance: None,
         guest: None,

@@ -14,6 +14,7 @@ mod birth;
 mod console;
 mod creating;
 mod identity;
+mod interfaces;
 mod patience;
 mod reattach;
 mod start;

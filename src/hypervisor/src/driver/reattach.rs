@@ -7,9 +7,10 @@ use peerpods_agentlink::LinkError;
 use tracing::warn;
 
 use super::identity::known_trust;
+use super::interfaces::tunnel_specs;
 use super::link_spec;
 use super::patience::Patience;
-use super::start::{target, tunnel_spec};
+use super::start::target;
 use super::unwind::{ANSWER_WITHIN, Steps};
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
@@ -26,18 +27,23 @@ pub(super) async fn reopen(context: Arc<Context>, record: Record) {
 /// After a restart of the service: mends the tunnel of a running pod and makes sure that its link is connected, for as long as that
 /// takes. The link process outlived us as a rule, and then this finds everything in place.
 pub(super) async fn reattach(context: Arc<Context>, publisher: Arc<Publisher>, record: Record) {
-    let Some(tunnel) = tunnel_spec(&record) else { return };
+    let tunnels = tunnel_specs(&record);
+    let Some(remote) = tunnels.first().map(|tunnel| tunnel.remote) else { return };
     let parts = &context.parts;
     let steps = Steps { record: &record, publisher: &publisher };
-    let mend = steps
-        .until_done("mend the tunnel", || context.turns.node(parts.tunnel.setup(&record.netns, &tunnel)));
+    let mend = async {
+        for tunnel in &tunnels {
+            let set_up = || context.turns.node(parts.tunnel.setup(&record.netns, tunnel));
+            steps.until_done("mend the tunnel", set_up).await;
+        }
+    };
     // Dialling ends by the link's own deadline.
     let answer_within = context.config.start_deadline + ANSWER_WITHIN;
     let reconnect = steps.until_done_with(
         "reconnect the link",
         answer_within,
         |_| Patience::NODE,
-        || reconnect(&context, &record, tunnel.remote),
+        || reconnect(&context, &record, remote),
     );
     tokio::join!(mend, reconnect);
 }

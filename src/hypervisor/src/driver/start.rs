@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerpods_agentlink::{Connected, GuestTrust, LinkIdentity, LinkTarget, Opened};
-use peerpods_podnet::{TunnelError, TunnelSpec};
-use peerpods_podvm::guest_config::{AdmissionToken, ApfConfig};
+use peerpods_podvm::guest_config::ApfConfig;
 use peerpods_podvm::initdata::InitData;
-use peerpods_podvm::network::{PodInterface, PodNetwork};
+use peerpods_podvm::network::ObservedPod;
+use peerpods_podvm::token::{AdmissionToken, GuestKey};
 use peerpods_podvm::user_data::{APF_PATH, CloudConfig, File, INITDATA_PATH};
 use peerpods_provider::{Console, Instance, NODE_TAG, UserData, VmSize, VmSpec, VmState};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -24,15 +25,12 @@ use super::unwind::may_be_missed;
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
-use crate::record::{GuestForm, InstanceRecord, Record, Stage, TunnelRecord};
+use crate::record::{GuestForm, InstanceRecord, Record, Stage};
 use crate::state::Publisher;
 
 /// Pauses between the questions whether the VM still lives while its agent is waited for.
 const FIRST_ALIVE: Duration = Duration::from_secs(1);
 const LONGEST_ALIVE: Duration = Duration::from_secs(5);
-/// How long the kernel is given to remove the devices of a namespace that is gone.
-const VNI_PATIENCE: Duration = Duration::from_secs(5);
-const VNI_POLL: Duration = Duration::from_millis(200);
 /// Left of the start's budget for the link's own answer to arrive.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
@@ -75,13 +73,24 @@ impl Start {
         self.publisher.phase("start recorded", began, String::new());
         self.wait_until_ready().await?;
         let pod = self.observe().await?;
+        self.assign(&pod).await?;
+        let underlay_mtu = self.underlay_mtu().await?;
         let link = self.open_link().await?;
         self.choose_identity(link).await?;
-        let spec = self.spec(&pod)?;
+        let spec = self.spec(&pod, underlay_mtu)?;
         let (instance, remote) = self.make_vm(&spec).await?;
         self.record_tunnel(&pod, remote).await?;
-        // Neither needs the other: the kernel takes its time to move a device, and the VM to answer.
-        tokio::try_join!(biased; self.lay_tunnel(), self.reach_agent(&instance, remote))?;
+        let (up, guest_up) = oneshot::channel();
+        // While the VM boots, the tunnel is laid and tried all along: at the agent's answer nothing is left to wait for.
+        let network = async {
+            self.lay_tunnel().await?;
+            self.verify_tunnel(&pod.primary, underlay_mtu, guest_up).await
+        };
+        let ((), guest_key) = tokio::try_join!(biased; network, self.reach_agent(&instance, remote, up))?;
+        self.token = None;
+        if let Some(key) = guest_key {
+            self.record.guest = Some(GuestForm::Token { key: Some(key) });
+        }
         let recording = Instant::now();
         self.record.stage = Stage::Running;
         self.write().await?;
@@ -105,7 +114,7 @@ impl Start {
         })
     }
 
-    async fn observe(&self) -> Result<PodInterface, Failure> {
+    async fn observe(&self) -> Result<ObservedPod, Failure> {
         let observed = self.context.parts.tunnel.observe(&self.record.netns).await;
         observed.map_err(|source| Failure::Network {
             sandbox: self.record.sandbox.clone(),
@@ -113,9 +122,9 @@ impl Start {
         })
     }
 
-    fn spec(&self, pod: &PodInterface) -> Result<VmSpec, Failure> {
+    fn spec(&self, pod: &ObservedPod, underlay_mtu: u32) -> Result<VmSpec, Failure> {
         let began = Instant::now();
-        let user_data = self.user_data(pod)?;
+        let user_data = self.user_data(pod, underlay_mtu)?;
         let request = &self.record.request;
         let detail = format!("{} bytes, {}", user_data.len(), form_of(self.token.as_ref()));
         self.publisher.phase("user data made", began, detail);
@@ -137,10 +146,10 @@ impl Start {
         })
     }
 
-    fn user_data(&self, pod: &PodInterface) -> Result<String, Failure> {
+    fn user_data(&self, pod: &ObservedPod, underlay_mtu: u32) -> Result<String, Failure> {
         let request = &self.record.request;
         let apf = ApfConfig {
-            pod_network: Some(self.pod_network(pod)?),
+            pod_network: Some(self.pod_network(pod, underlay_mtu)?),
             pod_namespace: request.pod_namespace.clone(),
             pod_name: request.pod_name.clone(),
             blocked_addresses: self.context.config.metadata_access.blocked().to_vec(),
@@ -162,25 +171,6 @@ impl Start {
         Ok(text)
     }
 
-    fn pod_network(&self, pod: &PodInterface) -> Result<PodNetwork, Failure> {
-        let ready = self.context.ready()?;
-        Ok(PodNetwork {
-            podip: pod.address,
-            pod_hw_addr: pod.mac,
-            interface: pod.name.clone(),
-            worker_node_ip: ready.worker_address,
-            tunnel_type: "vxlan".into(),
-            routes: pod.routes.clone(),
-            neighbors: pod.neighbors.clone(),
-            mtu: tunnel_mtu(pod.mtu, ready.facts.underlay_mtu),
-            index: 0,
-            vxlan_port: self.record.vxlan_port,
-            vxlan_id: self.record.vni,
-            dedicated: false,
-            external_net_via_pod_vm: false,
-        })
-    }
-
     /// Records what is known of the VM, when that is news. What is known with an address is recorded with the tunnel to it.
     pub(super) async fn note(&mut self, instance: &Instance) -> Result<(), Failure> {
         if let Some(Console::File(path)) = &instance.console {
@@ -198,37 +188,14 @@ impl Start {
         self.write().await
     }
 
-    async fn record_tunnel(&mut self, pod: &PodInterface, remote: IpAddr) -> Result<(), Failure> {
-        self.record.tunnel = Some(TunnelRecord { pod_interface: pod.name.clone(), remote });
-        self.write().await
-    }
-
-    async fn lay_tunnel(&self) -> Result<(), Failure> {
-        let began = Instant::now();
-        let Some(spec) = tunnel_spec(&self.record) else { return Ok(()) };
-        let laid = self.set_up_tunnel(&spec, began).await;
-        laid.map_err(|source| Failure::Network {
-            sandbox: self.record.sandbox.clone(),
-            source: source.into(),
-        })?;
-        self.publisher.phase("tunnel laid", began, format!("VNI {}", spec.vni));
-        Ok(())
-    }
-
-    /// An identifier in use may be that of a pod whose namespace the kernel is still removing.
-    async fn set_up_tunnel(&self, spec: &TunnelSpec, began: Instant) -> Result<(), TunnelError> {
-        loop {
-            match self.context.parts.tunnel.setup(&self.record.netns, spec).await {
-                Err(TunnelError::VniInUse { .. }) if began.elapsed() < VNI_PATIENCE => {
-                    tokio::time::sleep(VNI_POLL).await;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// Waits for the agent's answer over the link, or for the VM's end, whichever is first.
-    async fn reach_agent(&mut self, instance: &Instance, remote: IpAddr) -> Result<(), Failure> {
+    /// Waits for the agent's answer over the link, or for the VM's end, whichever is first. Answers the key that a guest admitted by token
+    /// is known by from now on.
+    async fn reach_agent(
+        &self,
+        instance: &Instance,
+        remote: IpAddr,
+        up: oneshot::Sender<()>,
+    ) -> Result<Option<GuestKey>, Failure> {
         let began = Instant::now();
         let left = self.deadline.saturating_duration_since(began).saturating_sub(ANSWER_MARGIN);
         let trust = self.first_trust();
@@ -242,12 +209,10 @@ impl Start {
         };
         match connected {
             Ok(connected) => {
-                self.token = None;
-                if let Some(key) = connected.guest_key {
-                    self.record.guest = Some(GuestForm::Token { key: Some(key) });
-                }
                 self.tell_connected(began, &connected);
-                Ok(())
+                // Nobody listens when the tunnel was seen to work already.
+                let _known = up.send(());
+                Ok(connected.guest_key)
             }
             Err(source) => Err(Failure::Link {
                 sandbox: self.record.sandbox.clone(),
@@ -309,24 +274,6 @@ impl Start {
     }
 }
 
-/// VXLAN over IPv4 adds 50 bytes to a frame of the underlay.
-const VXLAN_OVERHEAD: u32 = 50;
-
-/// The largest packet the pod can send without the tunnel's packets being fragmented on the way to the VM.
-fn tunnel_mtu(pod: u32, underlay: u32) -> u32 {
-    pod.min(underlay.saturating_sub(VXLAN_OVERHEAD))
-}
-
-/// The tunnel that a record says may exist.
-pub(super) fn tunnel_spec(record: &Record) -> Option<TunnelSpec> {
-    record.tunnel.as_ref().map(|tunnel| TunnelSpec {
-        vni: record.vni,
-        port: record.vxlan_port,
-        remote: tunnel.remote,
-        pod_interface: tunnel.pod_interface.clone(),
-    })
-}
-
 /// Where a sandbox's guest is and how the link knows it, with a fresh client certificate.
 pub(super) fn target(
     context: &Context,
@@ -347,16 +294,4 @@ pub(super) fn target(
         guest,
         deadline,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pod_never_sends_more_than_the_tunnel_carries() {
-        assert_eq!(tunnel_mtu(1500, 1500), 1450);
-        assert_eq!(tunnel_mtu(1400, 1500), 1400);
-        assert_eq!(tunnel_mtu(9000, 9001), 8951);
-    }
 }

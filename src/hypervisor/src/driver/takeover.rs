@@ -68,7 +68,7 @@ impl Driver {
     pub(crate) async fn adopt(self, record: Record, reply: Reply<()>) {
         if let Err(source) = self.context.parts.journal.append(&record).await {
             // It may be on the disk all the same; then a restart adopts the pod.
-            self.context.vnis.release(record.vni);
+            self.context.vnis.release(record.vnis());
             return send(reply, Err(Arc::new(Failure::Journal { sandbox: record.sandbox.clone(), source })));
         }
         send(reply, Ok(()));

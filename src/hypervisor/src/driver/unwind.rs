@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::birth::unix_ms;
+use super::interfaces::tunnel_specs;
 use super::link_spec;
 use super::patience::{Mending, Patience};
-use super::start::tunnel_spec;
 use crate::backoff;
 use crate::context::Context;
 use crate::record::Record;
@@ -65,7 +65,7 @@ pub(super) async fn unwind(context: Arc<Context>, publisher: Arc<Publisher>, rec
     let link = link_spec(&record);
     let on_this_node = async {
         steps.until_done("close the link", || parts.link.close(&link)).await;
-        if let Some(tunnel) = tunnel_spec(&record) {
+        for tunnel in tunnel_specs(&record) {
             steps.until_done("tear the tunnel down", || parts.tunnel.teardown(&record.netns, &tunnel)).await;
         }
     };
@@ -83,7 +83,7 @@ pub(super) async fn unwind(context: Arc<Context>, publisher: Arc<Publisher>, rec
     publisher.recovered("record the stop");
     remove_pod_dir(&record).await;
     steps.until_done("remove the record", || parts.journal.remove(&record.sandbox)).await;
-    context.vnis.release(record.vni);
+    context.vnis.release(record.vnis());
     context.capacity.release(&record.sandbox);
     info!(sandbox = %record.sandbox, vm = %record.vm_name, "gone");
 }

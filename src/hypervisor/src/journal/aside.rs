@@ -35,6 +35,8 @@ pub struct Salvaged {
     pub cluster: Option<ClusterId>,
     /// The VXLAN network identifier it may use.
     pub vni: Option<u32>,
+    /// Those its further interfaces may use.
+    pub more_vnis: Vec<u32>,
 }
 
 /// Moves a file away under a name that no other has.
@@ -79,20 +81,25 @@ fn look_through(path: &Path, sandbox: SandboxId) -> Salvaged {
     let bytes = read_at_most(path, format::LARGEST).ok().flatten().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let cluster = value_of(&text, "cluster").and_then(|v| v.trim_matches('"').parse().ok());
-    let vni = value_of(&text, "vni").and_then(|v| v.parse().ok());
-    Salvaged { sandbox, cluster, vni }
+    let mut vnis = values_of(&text, "vni").filter_map(|v| v.parse().ok());
+    Salvaged { sandbox, cluster, vni: vnis.next(), more_vnis: vnis.collect() }
 }
 
 /// What stands after the first key of this name, as far as the file goes. A value that may be cut off at the end is none.
 fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let (_, after) = text.split_once(&format!("\"{key}\":"))?;
-    let (value, _) = after.split_once([',', '}', '\n'])?;
-    Some(value.trim())
+    values_of(text, key).next()
+}
+
+/// The same after every key of this name.
+fn values_of<'a>(text: &'a str, key: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    let marked: Vec<&str> = text.split(&format!("\"{key}\":")).skip(1).collect();
+    marked.into_iter().filter_map(|after| Some(after.split_once([',', '}', '\n'])?.0.trim()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::SecondaryRecord;
     use crate::record::tests::a_record;
 
     fn files(dir: &Path) -> usize {
@@ -131,6 +138,18 @@ mod tests {
             let cluster = found.cluster.map(|c| c.to_string());
             assert_eq!(cluster.as_deref(), (cut > at_cluster + 17).then_some("test"), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn the_identifiers_of_further_interfaces_are_salvaged_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = a_record("one");
+        let second = |n: u32| SecondaryRecord { pod_interface: format!("net{n}"), vni: 555_000 + n };
+        record.secondary = vec![second(1), second(2)];
+        let whole = format::encode(&record).unwrap();
+        fs::write(dir.path().join("one.json.corrupt"), &whole[..whole.len() - 1]).unwrap();
+        let found = salvage(dir.path()).unwrap().remove(0);
+        assert_eq!((found.vni, found.more_vnis), (Some(555_000), vec![555_001, 555_002]));
     }
 
     #[test]

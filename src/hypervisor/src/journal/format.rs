@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | 1 | 1 | – |
 //! | 2 | 1 | `creations_unix_ms`: when the provider was asked to make the VM; `why` it is removed; `request.unattended` |
-//! | 3 | 1 | `guest`: how the VM proves itself, and the key it is known by |
+//! | 3 | 1 | `guest`: how the VM proves itself, and the key it is known by; `secondary`: the pod's further interfaces with their VXLAN identifiers (an older program does not know these are taken) |
 //!
 //! Every format has its files under `tests/fixtures/journal/`, written by the program of its time.
 

@@ -174,7 +174,11 @@ impl Service {
                 crate::chain(&e)
             ))
         })?;
-        let tunnel = TunnelRecord { pod_interface: pod.name, remote };
+        if !pod.secondary.is_empty() {
+            let names: Vec<&str> = pod.secondary.iter().map(|interface| interface.name.as_str()).collect();
+            warn!(%sandbox, interfaces = names.join(", "), "their tunnels are left as they are, and their identifiers are not known");
+        }
+        let tunnel = TunnelRecord { pod_interface: pod.primary.name, remote };
         let mut record = Record { netns, vni, tunnel: Some(tunnel), ..self.record_of(found, Stage::Running) };
         // Nobody is at its socket now, and whoever adopts it wants it to live.
         record.request.unattended = !matches!(one.verdict, Verdict::HeldByShim(_));
@@ -185,7 +189,8 @@ impl Service {
     async fn take_over(&self, record: Record) -> Result<(), OrphanError> {
         let (sandbox, vni) = (record.sandbox.clone(), record.vni);
         let of_another = |(id, published): &(SandboxId, Published)| {
-            *id != sandbox && published.record.as_ref().is_some_and(|record| record.vni == vni)
+            *id != sandbox
+                && published.record.as_ref().is_some_and(|record| record.vnis().any(|own| own == vni))
         };
         let kept_for_it =
             self.context.unreadable.get(&sandbox) == Some(&Some(vni)) && !self.list().iter().any(of_another);
@@ -197,7 +202,7 @@ impl Service {
         warn!(%sandbox, vni, "adopting a running VM");
         let (reply, answer) = oneshot::channel();
         if !self.claim(&sandbox, |driver| Box::pin(driver.adopt(record, reply))) {
-            self.context.vnis.release(vni);
+            self.context.vnis.release([vni]);
             return Err(self.taken(&sandbox));
         }
         match answer.await {
@@ -231,6 +236,7 @@ impl Service {
             vm_name: found.instance.name.clone(),
             vni: 0,
             vxlan_port: context.config.vxlan_port,
+            secondary: Vec::new(),
             tunnel: None,
             instance: Some(InstanceRecord {
                 id: found.instance.id.clone(),

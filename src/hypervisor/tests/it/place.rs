@@ -1,6 +1,7 @@
 //! A place to run the service in: a directory, a cloud that outlives it, and a tunnel and links without a kernel or processes.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,10 +14,10 @@ use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::record::{Record, Stage};
 use peerpods_hypervisor::{Ask, Config, Parts, Service};
-use peerpods_podnet::{Tunnel, TunnelError, TunnelSpec};
+use peerpods_podnet::{Probe, Tunnel, TunnelError, TunnelSpec};
 use peerpods_podvm::SandboxId;
 use peerpods_podvm::annotations::PodRequest;
-use peerpods_podvm::network::PodInterface;
+use peerpods_podvm::network::{ObservedPod, PodInterface};
 use peerpods_provider::fake::FakeCloud;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -139,6 +140,7 @@ pub(crate) fn record(place: &Place, sandbox: &str, stage: Stage, vni: u32) -> Re
         vm_name: format!("podvm-web-{sandbox}"),
         vni,
         vxlan_port: 9000,
+        secondary: Vec::new(),
         tunnel: None,
         instance: None,
         guest: None,
@@ -154,15 +156,25 @@ struct NoTunnel;
 
 #[async_trait]
 impl Tunnel for NoTunnel {
-    async fn observe(&self, _: &Path) -> Result<PodInterface, TunnelError> {
-        Ok(PodInterface {
+    async fn observe(&self, _: &Path) -> Result<ObservedPod, TunnelError> {
+        let primary = PodInterface {
             name: "eth0".into(),
             address: "10.1.0.2/24".parse().unwrap(),
+            more_addresses: Vec::new(),
             mac: "02:00:00:00:00:01".parse().unwrap(),
             mtu: 1500,
             routes: Vec::new(),
             neighbors: Vec::new(),
-        })
+        };
+        Ok(ObservedPod { primary, secondary: Vec::new(), left_out: Vec::new() })
+    }
+
+    async fn underlay_mtu(&self, _: IpAddr) -> Result<Option<u32>, TunnelError> {
+        Ok(None)
+    }
+
+    async fn verify(&self, _: &Path, _: &TunnelSpec, _: Probe) -> Result<(), TunnelError> {
+        Ok(())
     }
 
     async fn setup(&self, _: &Path, _: &TunnelSpec) -> Result<(), TunnelError> {

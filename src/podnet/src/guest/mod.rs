@@ -1,7 +1,7 @@
-//! The guest end: a namespace for the pod in the VM, and in it an interface with the pod's own name, address, MAC and routes.
+//! The guest end: a namespace for the pod in the VM, and in it each of the pod's interfaces with its own name, addresses, MAC and routes.
 //!
-//! Owns the namespace `podns`, the VXLAN device in it, and of that device the pod's address, its listed routes and neighbours and the
-//! kernel's connected route. What a container adds to them later (it may have the right to) is left alone by a repeated setup.
+//! Owns the namespace `podns`, the VXLAN devices in it, and of these the pod's addresses, the listed routes and neighbours and the
+//! kernel's connected routes. What a container adds to them later (it may have the right to) is left alone by a repeated setup.
 //! [`set_underlay`] gives the VM its own network, for a VM without a DHCP client.
 //!
 //! `plan` decides, this module observes and applies.
@@ -13,15 +13,16 @@ mod underlay;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use peerpods_podvm::network::PodNetwork;
+use peerpods_podvm::network::{Carried, PodInterface, PodNetwork};
 
-use self::plan::{Device, State, Step};
+use self::plan::{Device, State, Step, Underlay, Wanted};
 pub use self::refuse::refuse;
 pub(crate) use self::refuse::{Answer, RoutingRule};
 pub use self::underlay::set_underlay;
 use crate::guard::{self, Admitted};
 use crate::kernel::{Rtnl, failed};
 use crate::netns::{self, Netns};
+use crate::probe;
 use crate::tunnel::TunnelError;
 use crate::vxlan::{self, NewDevice};
 
@@ -44,47 +45,67 @@ pub struct GuestTunnel {
 }
 
 impl GuestTunnel {
-    /// Lays the tunnel and gives the pod's interface its addresses, or mends what is missing or different. The device's UDP socket is
-    /// in the calling thread's namespace, the VM's own.
+    /// Lays the tunnel of each of the pod's interfaces and gives these their addresses, or mends what is missing or different. The devices'
+    /// UDP socket is in the calling thread's namespace, the VM's own.
     ///
     /// # Errors
     /// Names the step that failed. [`TunnelError::Unreachable`] while the VM has no route to the worker: worth another try.
     pub async fn setup(&self, network: &PodNetwork) -> Result<(), TunnelError> {
-        plan::check(network)?;
         if network.external_net_via_pod_vm {
             tracing::warn!(
                 "external-net-via-pod-vm is not supported: all of the pod's traffic goes by the worker"
             );
         }
         let place = Place::open(&self.podns).await?;
-        let underlay_mtu = place.underlay_mtu(network.worker_node_ip.addr()).await?;
-        let state = place.observe(&network.interface).await?;
-        // First: a device without its guard takes anybody's packets.
-        let (vni, port, peer) = (network.vxlan_id, network.vxlan_port, network.worker_node_ip.addr());
-        guard::admit(Admitted { vni, port, peer, netns: None }).await?;
-        for step in plan::setup(&state, network, underlay_mtu) {
-            place.apply(&step, network).await?;
+        let underlay = place.underlay(network.worker_node_ip.addr()).await?;
+        for wanted in plan::wanted(network, underlay)? {
+            let state = place.observe(&wanted.interface.name).await?;
+            // First: a device without its guard takes anybody's packets.
+            let (vni, port, peer) = (wanted.vxlan.vni, network.vxlan_port, network.worker_node_ip.addr());
+            guard::admit(Admitted { vni, port, peer, netns: None }).await?;
+            for step in plan::setup(&state, &wanted) {
+                place.apply(&step, &wanted).await?;
+            }
         }
         Ok(())
     }
 
-    /// Removes the pod's interface. Ok when there is none, and when the namespace is gone; the namespace stays.
+    /// Tells the worker how large packets from this VM may be, by sending some of that size, in the next seconds. The worker's end
+    /// listens for them when it verifies the path; nothing else takes notice.
+    ///
+    /// # Errors
+    /// When the VM's own network cannot be read, or packets cannot be sent at all.
+    pub async fn announce(&self, network: &PodNetwork) -> Result<(), TunnelError> {
+        let place = Place::open(&self.podns).await?;
+        let underlay = place.underlay(network.worker_node_ip.addr()).await?;
+        let Some(primary) = plan::wanted(network, underlay)?.into_iter().next() else { return Ok(()) };
+        probe::announce(network.worker_node_ip.addr(), &primary.vxlan, &primary.interface).await
+    }
+
+    /// Removes the pod's interfaces. Ok when there are none, and when the namespace is gone; the namespace stays.
     ///
     /// # Errors
     /// When something may be left.
     pub async fn teardown(&self, network: &PodNetwork) -> Result<(), TunnelError> {
         let place = match Place::open(&self.podns).await {
             Err(TunnelError::NoNetns { .. }) => {
-                return guard::withdraw(network.vxlan_id, network.vxlan_port).await;
+                for Carried { vxlan_id, .. } in network.carried() {
+                    guard::withdraw(vxlan_id, network.vxlan_port).await?;
+                }
+                return Ok(());
             }
             other => other?,
         };
-        let State { device } = place.observe(&network.interface).await?;
-        if let Some(Device { found, .. }) = device {
-            place.apply(&Step::Remove { link: found.index }, network).await?;
+        for Carried { vxlan_id, interface } in network.carried() {
+            if let Some(device) = place.observe(&interface.name).await?.device {
+                let name = &interface.name;
+                let removed = place.pod_link.remove_link(device.found.index).await;
+                removed.map_err(failed(format!("remove the pod's interface {name}")))?;
+            }
+            vxlan::remove_half_born(&place.pod_link, vxlan_id).await?;
+            guard::withdraw(vxlan_id, network.vxlan_port).await?;
         }
-        vxlan::remove_half_born(&place.pod_link, network.vxlan_id).await?;
-        guard::withdraw(network.vxlan_id, network.vxlan_port).await
+        Ok(())
     }
 }
 
@@ -103,12 +124,14 @@ impl Place {
         Ok(Self { home: Netns::own()?, home_link: Rtnl::here()?, podns, pod_link })
     }
 
-    /// The MTU of the VM's interface towards the worker, in bytes.
-    async fn underlay_mtu(&self, worker: IpAddr) -> Result<u32, TunnelError> {
-        let index = self.home_link.device_towards(worker).await?;
+    /// The VM's way to the worker. IPv6 is made quiet on the way, before there is a device to be noisy.
+    async fn underlay(&self, worker: IpAddr) -> Result<Underlay, TunnelError> {
+        let towards = self.home_link.towards(worker).await?;
         let links = self.home_link.links().await?;
-        let link = links.iter().find(|l| l.index == index);
-        link.map(|l| l.mtu).ok_or(TunnelError::Unreachable { address: worker })
+        let link = links.iter().find(|l| l.index == towards.link);
+        let device = link.map(|l| l.mtu).ok_or(TunnelError::Unreachable { address: worker })?;
+        let ipv6 = self.podns.quiet_ipv6().await?;
+        Ok(Underlay { mtu: towards.mtu.map_or(device, |route| route.min(device)), ipv6 })
     }
 
     async fn observe(&self, interface: &str) -> Result<State, TunnelError> {
@@ -126,29 +149,27 @@ impl Place {
         Ok(State { device: Some(device) })
     }
 
-    async fn apply(&self, step: &Step, network: &PodNetwork) -> Result<(), TunnelError> {
+    async fn apply(&self, step: &Step, wanted: &Wanted) -> Result<(), TunnelError> {
         let place = self.podns.path().display();
-        tracing::debug!(netns = %place, vni = network.vxlan_id, ?step, "pod interface");
+        let PodInterface { name, mac, .. } = &wanted.interface;
+        tracing::debug!(netns = %place, vni = wanted.vxlan.vni, ?step, "pod interface");
         if let Step::Create { vxlan, mtu } = step {
-            let mac = Some(network.pod_hw_addr);
-            let device = NewDevice { name: network.interface.clone(), vxlan: vxlan.clone(), mtu: *mtu, mac };
+            let device = NewDevice { name: name.clone(), vxlan: vxlan.clone(), mtu: *mtu, mac: Some(*mac) };
             return vxlan::create(&self.home_link, &self.podns, &self.pod_link, &device).await;
         }
-        let index = self.pod_link.link(&network.interface).await?.map(|l| l.index).unwrap_or_default();
+        let index = self.pod_link.link(name).await?.map(|l| l.index).unwrap_or_default();
         match step {
             Step::Create { .. } => Ok(()),
             Step::Remove { link } => self.pod_link.remove_link(*link).await,
-            Step::SetMac => self.pod_link.set_mac(index, network.pod_hw_addr).await,
+            Step::SetMac => self.pod_link.set_mac(index, *mac).await,
             Step::SetMtu { mtu } => self.pod_link.set_mtu(index, *mtu).await,
             Step::RemoveAddress(net) => self.pod_link.remove_address(index, *net).await,
-            Step::AddAddress => self.pod_link.add_address_alone(index, network.podip).await,
+            Step::AddAddress(net) => self.pod_link.add_address_alone(index, *net).await,
             Step::SetUp => self.pod_link.set_up(index).await,
             Step::RemoveRoute(route) => self.pod_link.remove_route(index, route).await,
-            Step::AddRoute(route) => {
-                self.pod_link.add_route(index, route, plan::source(network, route)).await
-            }
+            Step::AddRoute(route) => self.pod_link.add_route(index, route).await,
             Step::SetNeighbour(ip, mac) => self.pod_link.set_neighbour(index, *ip, *mac).await,
         }
-        .map_err(failed(format!("{step} ({} in {place})", network.interface)))
+        .map_err(failed(format!("{step} ({name} in {place})")))
     }
 }

@@ -1,6 +1,8 @@
 //! The VM's own network, set from what the kernel command line says.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use peerpods_podvm::network::{Route, RouteProtocol, RouteScope};
 use peerpods_podvm::underlay::Underlay;
 
@@ -12,12 +14,9 @@ use crate::tunnel::TunnelError;
 /// interface when none is named, up with its address, MTU and default route. Idempotent. Answers with the interface's name.
 ///
 /// # Errors
-/// When there is no such interface, or the kernel refuses a step; an IPv6 underlay is not supported.
+/// When there is no such interface, or the kernel refuses a step.
 pub async fn set_underlay(underlay: &Underlay, interface: Option<&str>) -> Result<String, TunnelError> {
     let Underlay { address, gateway, mtu } = *underlay;
-    if !address.addr().is_ipv4() || !gateway.is_ipv4() {
-        return Err(TunnelError::Unsupported { what: format!("the IPv6 underlay {underlay}") });
-    }
     let vm = Rtnl::here()?;
     let links = vm.links().await?;
     let Some(link) = choose(&links, interface) else {
@@ -37,12 +36,18 @@ pub async fn set_underlay(underlay: &Underlay, interface: Option<&str>) -> Resul
     announce_when_up(name);
     vm.set_up(link.index).await.map_err(failed(format!("set {name} up")))?;
     let route = Route {
-        dst: IpNet::V4(ipnet::Ipv4Net::default()),
+        dst: match gateway {
+            IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+            IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+        },
         gw: Some(gateway),
         dev: name.clone(),
         protocol: Some(RouteProtocol::Boot),
         scope: RouteScope::Universe,
         onlink: !address.contains(&gateway),
+        metric: 0,
+        src: None,
+        mtu: 0,
     };
     let step = format!("add the default route via {gateway} by {name}");
     vm.replace_route(link.index, &route).await.map_err(failed(step))?;
@@ -76,7 +81,17 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str, kind: LinkKind) -> Link {
-        Link { index, name: name.to_owned(), kind, up: false, mtu: 1500, mac: None, other_netns: None }
+        Link {
+            index,
+            name: name.to_owned(),
+            kind,
+            up: false,
+            mtu: 1500,
+            mac: None,
+            other_netns: None,
+            lower: None,
+            controller: None,
+        }
     }
 
     #[test]

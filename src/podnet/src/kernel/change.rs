@@ -1,17 +1,28 @@
 //! Changes to links, addresses, routes and neighbours. Each answers with the kernel's own error, so that callers say what it was for.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::LinkMessage;
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteMetric};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RulePortRange};
+use nix::errno::Errno;
 use peerpods_podvm::network::{MacAddr, Route, RouteProtocol, RouteScope};
-use rtnetlink::{AddressMessageBuilder, Error, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::{Error, LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-use super::{Rtnl, gone_is_ok};
+use super::{Rtnl, gone_is_ok, said};
 use crate::guest::{Answer, RoutingRule};
+
+/// How long the kernel may take until an IPv6 address counts, and how often that is looked at.
+const TENTATIVE: Duration = Duration::from_secs(1);
+const TENTATIVE_POLL: Duration = Duration::from_millis(2);
 
 impl Rtnl {
     /// Makes a device as described.
@@ -53,46 +64,86 @@ impl Rtnl {
         self.handle.link().change(message.build()).execute().await
     }
 
-    /// Gives a device an address, with the connected route the kernel makes of it.
-    pub(crate) async fn add_address(&self, index: u32, net: IpNet) -> Result<(), Error> {
-        self.handle.address().add(index, net.addr(), net.prefix_len()).replace().execute().await
+    /// Makes a bridge, down and without ports.
+    pub(crate) async fn add_bridge(&self, name: &str) -> Result<(), Error> {
+        self.add_link(LinkMessageBuilder::<LinkBridge>::new(name).build()).await
     }
 
-    /// Gives a device an address and makes no route of it.
-    pub(crate) async fn add_address_alone(&self, index: u32, net: IpNet) -> Result<(), Error> {
-        let mut request = self.handle.address().add(index, net.addr(), net.prefix_len());
-        let message = request.message_mut();
-        message.attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
+    /// Makes a device a port of a bridge.
+    pub(crate) async fn set_controller(&self, index: u32, bridge: u32) -> Result<(), Error> {
+        self.change_link(LinkUnspec::new_with_index(index).controller(bridge)).await
+    }
+
+    /// Gives a device an address, with the connected route the kernel makes of it. An IPv6 address counts at once.
+    pub(crate) async fn add_address(&self, index: u32, net: IpNet) -> Result<(), Error> {
+        let mut request = self.handle.address().add(index, net.addr(), net.prefix_len()).replace();
+        if net.addr().is_ipv6() {
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
         request.execute().await
     }
 
-    /// Takes an IPv4 address from a device; Ok when it has gone.
-    pub(crate) async fn remove_address(&self, index: u32, net: Ipv4Net) -> Result<(), Error> {
-        let message = AddressMessageBuilder::<Ipv4Addr>::new()
-            .index(index)
-            .address(net.addr(), net.prefix_len())
-            .build();
+    /// Gives a device an address and makes no route of it. An IPv6 address counts at once.
+    pub(crate) async fn add_address_alone(&self, index: u32, net: IpNet) -> Result<(), Error> {
+        let mut request = self.handle.address().add(index, net.addr(), net.prefix_len());
+        let flags = match net {
+            IpNet::V4(_) => AddressFlags::Noprefixroute,
+            // Whoever had the address before us is the pod's own namespace, which no longer answers.
+            IpNet::V6(_) => AddressFlags::Noprefixroute | AddressFlags::Nodad,
+        };
+        request.message_mut().attributes.push(AddressAttribute::Flags(flags));
+        request.execute().await
+    }
+
+    /// Takes an address from a device; Ok when it has gone.
+    pub(crate) async fn remove_address(&self, index: u32, net: IpNet) -> Result<(), Error> {
+        let message = self.handle.address().add(index, net.addr(), net.prefix_len()).message_mut().clone();
         gone_is_ok(self.handle.address().del(message).execute().await)
     }
 
-    /// Adds a route by a device. `source` is the address packets get that have none yet.
-    pub(crate) async fn add_route(
-        &self,
-        link: u32,
-        route: &Route,
-        source: Option<Ipv4Addr>,
-    ) -> Result<(), Error> {
-        self.handle.route().add(route_message(link, route, source)?).execute().await
+    /// Adds a route by a device.
+    pub(crate) async fn add_route(&self, link: u32, route: &Route) -> Result<(), Error> {
+        let message = route_message(link, route)?;
+        let began = tokio::time::Instant::now();
+        loop {
+            match self.insert_route(message.clone()).await {
+                // A source address is refused until it counts, which takes the kernel a moment even without duplicate detection.
+                Err(e)
+                    if route.src.is_some_and(|src| src.is_ipv6())
+                        && said(&e, &[Errno::EINVAL])
+                        && began.elapsed() < TENTATIVE =>
+                {
+                    tokio::time::sleep(TENTATIVE_POLL).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Without "exclusive": to IPv6 that would mean whatever the device, and every device has its own route to fe80::/64.
+    async fn insert_route(&self, message: RouteMessage) -> Result<(), Error> {
+        let exclusive = if message.header.address_family == AddressFamily::Inet6 { 0 } else { NLM_F_EXCL };
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | exclusive;
+        let mut answers = self.handle.clone().request(request)?;
+        while let Some(answer) = futures::StreamExt::next(&mut answers).await {
+            if let NetlinkPayload::Error(e) = answer.payload
+                && e.code.is_some()
+            {
+                return Err(Error::NetlinkError(e));
+            }
+        }
+        Ok(())
     }
 
     /// Adds a route by a device, in place of what there is for the same destination.
     pub(crate) async fn replace_route(&self, link: u32, route: &Route) -> Result<(), Error> {
-        self.handle.route().add(route_message(link, route, None)?).replace().execute().await
+        self.handle.route().add(route_message(link, route)?).replace().execute().await
     }
 
     /// Removes a route of a device; Ok when it has gone.
     pub(crate) async fn remove_route(&self, link: u32, route: &Route) -> Result<(), Error> {
-        gone_is_ok(self.handle.route().del(route_message(link, route, None)?).execute().await)
+        gone_is_ok(self.handle.route().del(route_message(link, route)?).execute().await)
     }
 
     /// Adds a rule about one destination, before the tables are asked; `EEXIST` when it is there.
@@ -119,29 +170,32 @@ impl Rtnl {
     }
 }
 
-fn route_message(link: u32, route: &Route, source: Option<Ipv4Addr>) -> Result<RouteMessage, Error> {
-    let IpNet::V4(dst) = route.dst.trunc() else { return Err(not_ipv4(route)) };
-    let mut message = RouteMessageBuilder::<Ipv4Addr>::new()
+fn route_message(link: u32, route: &Route) -> Result<RouteMessage, Error> {
+    let odd = |_| Error::InvalidNla(format!("{} via {:?} mixes IPv4 and IPv6", route.dst, route.gw));
+    let dst = route.dst.trunc();
+    let mut message = RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(dst.addr(), dst.prefix_len())
+        .map_err(odd)?
         .output_interface(link)
         .protocol(protocol(route.protocol))
         .scope(scope(route.scope));
-    message = match route.gw {
-        Some(IpAddr::V4(gw)) => message.gateway(gw),
-        Some(IpAddr::V6(_)) => return Err(not_ipv4(route)),
-        None => message,
-    };
-    if let Some(source) = source {
-        message = message.pref_source(source);
+    if let Some(gw) = route.gw {
+        message = message.gateway(gw).map_err(odd)?;
+    }
+    if let Some(source) = route.src {
+        message = message.pref_source(source).map_err(odd)?;
     }
     if route.onlink {
         message = message.onlink();
     }
-    Ok(message.build())
-}
-
-fn not_ipv4(route: &Route) -> Error {
-    Error::InvalidNla(format!("{} via {:?} is no IPv4 route", route.dst, route.gw))
+    if route.metric > 0 {
+        message = message.priority(route.metric);
+    }
+    let mut message = message.build();
+    if route.mtu > 0 {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(route.mtu)]));
+    }
+    Ok(message)
 }
 
 fn protocol(of: Option<RouteProtocol>) -> netlink_packet_route::route::RouteProtocol {

@@ -5,9 +5,11 @@
 
 mod change;
 mod read;
+mod routes;
 pub(crate) mod tc;
 
-pub(crate) use read::{Address, KernelRoute, Link, LinkKind};
+pub(crate) use read::{Address, Link, LinkKind};
+pub(crate) use routes::KernelRoute;
 
 use std::io;
 

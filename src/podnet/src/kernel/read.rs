@@ -1,9 +1,9 @@
-//! Dumps of links, addresses, routes and neighbours.
+//! Dumps of links, addresses and neighbours.
 
 use std::net::IpAddr;
 
 use futures::TryStreamExt;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
@@ -14,15 +14,10 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use nix::errno::Errno;
 use peerpods_podvm::network::MacAddr;
-use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 
-use super::{Rtnl, failed, said};
+use super::{Rtnl, failed};
 use crate::netns::Netns;
 use crate::tunnel::TunnelError;
 use crate::vxlan::Vxlan;
@@ -53,6 +48,10 @@ pub(crate) struct Link {
     pub(crate) mac: Option<MacAddr>,
     /// The id, in this namespace's count, of the namespace its other half is in; `None` when that is this one.
     pub(crate) other_netns: Option<i32>,
+    /// The device it lies on (a VLAN's or macvlan's), or its pair; in this namespace unless `other_netns` says otherwise.
+    pub(crate) lower: Option<u32>,
+    /// The bridge or bond it is a port of.
+    pub(crate) controller: Option<u32>,
 }
 
 /// An address of a device.
@@ -62,18 +61,6 @@ pub(crate) struct Address {
     pub(crate) net: IpNet,
     pub(crate) global: bool,
     pub(crate) secondary: bool,
-}
-
-/// An IPv4 unicast route of the main table. Of several next hops the first stands for all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KernelRoute {
-    pub(crate) link: Option<u32>,
-    pub(crate) dst: IpNet,
-    pub(crate) gw: Option<IpAddr>,
-    pub(crate) protocol: RouteProtocol,
-    pub(crate) scope: RouteScope,
-    pub(crate) onlink: bool,
-    pub(crate) metric: u32,
 }
 
 impl Rtnl {
@@ -89,43 +76,27 @@ impl Rtnl {
         Ok(self.links().await?.into_iter().find(|l| l.name == name))
     }
 
-    /// All addresses, both families.
+    /// All addresses, both families, but for those that are about to change or turned out to be somebody else's.
     pub(crate) async fn addresses(&self) -> Result<Vec<Address>, TunnelError> {
         let found: Vec<AddressMessage> =
             self.handle.address().get().execute().try_collect().await.map_err(failed("list addresses"))?;
         Ok(found.iter().filter_map(address).collect())
     }
 
-    /// The IPv4 unicast routes of the main table, in the kernel's order.
-    pub(crate) async fn routes(&self) -> Result<Vec<KernelRoute>, TunnelError> {
-        let all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
-        let found: Vec<RouteMessage> =
-            self.handle.route().get(all).execute().try_collect().await.map_err(failed("list routes"))?;
-        Ok(found.iter().filter_map(route).collect())
-    }
-
-    /// The permanent IPv4 neighbours of one device.
+    /// The permanent neighbours of one device, IPv4 first.
     pub(crate) async fn permanent_neighbours(
         &self,
         link: u32,
     ) -> Result<Vec<(IpAddr, MacAddr)>, TunnelError> {
-        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
-        let found: Vec<NeighbourMessage> =
-            request.execute().try_collect().await.map_err(failed("list neighbours"))?;
-        Ok(found.iter().filter(|n| n.header.ifindex == link).filter_map(neighbour).collect())
-    }
-
-    /// The device packets to `address` leave by.
-    pub(crate) async fn device_towards(&self, address: IpAddr) -> Result<u32, TunnelError> {
-        let unreachable = || TunnelError::Unreachable { address };
-        let IpAddr::V4(v4) = address else { return Err(unreachable()) };
-        let question = RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(v4, 32).build();
-        let answer = self.handle.route().get(question).execute().try_next().await;
-        let answer = match answer {
-            Err(e) if said(&e, &[Errno::ENETUNREACH, Errno::EHOSTUNREACH]) => return Err(unreachable()),
-            other => other.map_err(failed(format!("look up the route to {address}")))?,
-        };
-        answer.iter().flat_map(|m| &m.attributes).find_map(oif).ok_or_else(unreachable)
+        let mut all = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let request = self.handle.neighbours().get().set_address_family(family);
+            let found: Vec<NeighbourMessage> =
+                request.execute().try_collect().await.map_err(failed("list neighbours"))?;
+            let mine = |n: &&NeighbourMessage| n.header.ifindex == link && n.header.family == family;
+            all.extend(found.iter().filter(mine).filter_map(neighbour));
+        }
+        Ok(all)
     }
 
     /// The id this socket's namespace knows `other` by, if it has given it one.
@@ -166,6 +137,8 @@ fn link(message: LinkMessage) -> Link {
         mtu: 0,
         mac: None,
         other_netns: None,
+        lower: None,
+        controller: None,
     };
     for attribute in message.attributes {
         match attribute {
@@ -173,6 +146,8 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => out.mtu = mtu,
             LinkAttribute::Address(bytes) => out.mac = bytes.try_into().ok().map(MacAddr),
             LinkAttribute::LinkNetNsId(id) => out.other_netns = Some(id),
+            LinkAttribute::Link(index) => out.lower = Some(index).filter(|index| *index > 0),
+            LinkAttribute::Controller(index) => out.controller = Some(index).filter(|index| *index > 0),
             LinkAttribute::LinkInfo(infos) => out.kind = kind(out.kind, &infos),
             _ => {}
         }
@@ -209,6 +184,13 @@ fn vxlan(infos: &[InfoVxlan]) -> Vxlan {
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
+    let flags = message.header.flags;
+    // For IPv6 this flag means a temporary address, which is replaced every day.
+    let temporary =
+        message.header.family == AddressFamily::Inet6 && flags.contains(AddressHeaderFlags::Secondary);
+    if temporary || flags.contains(AddressHeaderFlags::Dadfailed) {
+        return None;
+    }
     // IFA_LOCAL is the address itself; IFA_ADDRESS is the peer's on a point-to-point device, and all there is for IPv6.
     let local = message.attributes.iter().find_map(|a| match a {
         AddressAttribute::Local(ip) => Some(*ip),
@@ -223,57 +205,8 @@ fn address(message: &AddressMessage) -> Option<Address> {
         link: message.header.index,
         net,
         global: message.header.scope == AddressScope::Universe,
-        secondary: message.header.flags.contains(AddressHeaderFlags::Secondary),
+        secondary: flags.contains(AddressHeaderFlags::Secondary),
     })
-}
-
-fn route(message: &RouteMessage) -> Option<KernelRoute> {
-    let header = &message.header;
-    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
-    let table = message.attributes.iter().find_map(|a| match a {
-        RouteAttribute::Table(table) => Some(*table),
-        _ => None,
-    });
-    let wanted = header.address_family == AddressFamily::Inet
-        && header.kind == RouteType::Unicast
-        && table.unwrap_or(u32::from(header.table)) == main
-        && !header.flags.contains(RouteFlags::Cloned);
-    let dst = message.attributes.iter().find_map(|a| match a {
-        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(*ip),
-        _ => None,
-    });
-    let dst = Ipv4Net::new(dst.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED), header.destination_prefix_length);
-    let hops = message.attributes.iter().find_map(|a| match a {
-        RouteAttribute::MultiPath(hops) => hops.first(),
-        _ => None,
-    });
-    let inner = hops.map(|h| h.attributes.as_slice()).unwrap_or_default();
-    wanted.then_some(KernelRoute {
-        link: message.attributes.iter().find_map(oif).or(hops.map(|h| h.interface_index)),
-        dst: IpNet::V4(dst.ok()?),
-        gw: message.attributes.iter().chain(inner).find_map(gateway),
-        protocol: header.protocol,
-        scope: header.scope,
-        onlink: header.flags.contains(RouteFlags::Onlink),
-        metric: message.attributes.iter().find_map(priority).unwrap_or(0),
-    })
-}
-
-fn oif(attribute: &RouteAttribute) -> Option<u32> {
-    if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None }
-}
-
-fn priority(attribute: &RouteAttribute) -> Option<u32> {
-    if let RouteAttribute::Priority(metric) = attribute { Some(*metric) } else { None }
-}
-
-fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
-    match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
-        RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-        RouteAttribute::Via(netlink_packet_route::route::RouteVia::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-        _ => None,
-    }
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, MacAddr)> {
@@ -285,6 +218,7 @@ fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, MacAddr)> {
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(IpAddr::V6(*v6)),
             NeighbourAttribute::LinkLayerAddress(bytes) => {
                 mac = bytes.as_slice().try_into().ok().map(MacAddr)
             }

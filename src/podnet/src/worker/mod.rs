@@ -1,8 +1,13 @@
 //! The worker end: the pod's interface joined to a VXLAN device in the pod's own network namespace.
 //!
-//! Owns the device [`DEVICE`] in pod namespaces and the redirections between it and the pod's interface. The device's UDP socket is
-//! in the namespace of the calling thread, the worker's. The pod's interface keeps its address: what it receives is redirected before
-//! the namespace's own IP stack sees it. Routes and sysctls of the worker are left alone; who may send a tunnel's packets is `guard`'s.
+//! Owns, for each interface of a pod, the device [`device_name`] in the pod's namespace and the redirections between the two. The device's
+//! UDP socket is in the namespace of the calling thread, the worker's. The pod's interface keeps its address: what it receives is
+//! redirected before the namespace's own IP stack sees it. Routes and sysctls of the worker are left alone; who may send a
+//! tunnel's packets is `guard`'s.
+//!
+//! The devices are ports of [`BRIDGE`], which is down and forwards nothing: of a bridge's port the kernel answers packets that are too
+//! large for the underlay with "fragmentation needed" or "packet too big" (Linux 5.8 and later), so that path MTU discovery towards the
+//! pod works. Without it they would be cut up on the underlay, where many networks drop the pieces.
 //!
 //! `interface` reads the pod's network, `plan` decides, this module observes and applies.
 
@@ -16,18 +21,33 @@ use std::path::Path;
 use async_trait::async_trait;
 use nix::errno::Errno;
 use peerpods_podvm::metadata::MetadataAccess;
-use peerpods_podvm::network::PodInterface;
+use peerpods_podvm::network::ObservedPod;
 
 use self::block::Blocked;
 use self::plan::{End, Side, State, Step};
 use crate::guard::{self, Admitted};
-use crate::kernel::{Rtnl, failed, io_error, said};
+use crate::kernel::{Link, LinkKind, Rtnl, failed, io_error, said};
 use crate::netns::Netns;
+use crate::probe::{self, Probe};
 use crate::tunnel::{Tunnel, TunnelError, TunnelSpec};
 use crate::vxlan::{self, NewDevice};
 
-/// The VXLAN device's name in a pod's namespace, the same as stock's.
-pub(crate) const DEVICE: &str = "vxlan1";
+/// The bridge's name in a pod's namespace.
+pub(crate) const BRIDGE: &str = "pp-pmtu";
+/// Begins the names of the VXLAN devices in a pod's namespace.
+const DEVICE: &str = "vxlan";
+
+/// The VXLAN device's name of a pod's interface; for the primary one (0) the same as stock's, `vxlan1`.
+fn device_name(ordinal: usize) -> String {
+    format!("{DEVICE}{}", ordinal + 1)
+}
+
+/// Whether a device in a pod's namespace is of our making.
+fn is_ours(link: &Link) -> bool {
+    let numbered = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
+    let named = link.name.strip_prefix(DEVICE).is_some_and(numbered) || link.name.starts_with(vxlan::SPARE);
+    link.name == BRIDGE || (named && matches!(link.kind, LinkKind::Vxlan(_)))
+}
 
 /// The worker end of pods' tunnels, in the kernel. Holds no state: all is read from the kernel at each call.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,14 +71,33 @@ impl VxlanTunnel {
 
 #[async_trait]
 impl Tunnel for VxlanTunnel {
-    async fn observe(&self, netns: &Path) -> Result<PodInterface, TunnelError> {
-        let pod = Netns::open(netns).await?.connect().await?;
-        let links = pod.links().await?;
-        let addresses = pod.addresses().await?;
-        let routes = pod.routes().await?;
-        let chosen = interface::choose(netns, &links, &addresses, &routes)?;
-        let neighbours = pod.permanent_neighbours(chosen.index).await?;
-        interface::describe(netns, chosen, &addresses, &routes, &neighbours)
+    async fn observe(&self, netns: &Path) -> Result<ObservedPod, TunnelError> {
+        let place = Netns::open(netns).await?;
+        if place.is_own()? {
+            return Err(TunnelError::HostNetwork { path: netns.to_owned() });
+        }
+        let pod = place.connect().await?;
+        let (links, addresses, routes) = (pod.links().await?, pod.addresses().await?, pod.routes().await?);
+        let found = interface::Found { netns, links: &links, addresses: &addresses, routes: &routes };
+        let picked = interface::pick(&found)?;
+        let neighbours = pod.permanent_neighbours(picked.primary.index).await?;
+        let primary = interface::describe(&found, picked.primary, &neighbours)?;
+        let (mut secondary, mut left_out) = (Vec::new(), picked.left_out);
+        for link in picked.secondary {
+            let neighbours = pod.permanent_neighbours(link.index).await?;
+            match interface::describe(&found, link, &neighbours) {
+                Ok(described) => secondary.push(described),
+                Err(why) => left_out.push(why.to_string()),
+            }
+        }
+        Ok(ObservedPod { primary, secondary, left_out })
+    }
+
+    async fn underlay_mtu(&self, worker: IpAddr) -> Result<Option<u32>, TunnelError> {
+        let node = Rtnl::here()?;
+        let addresses = node.addresses().await?;
+        let Some(own) = addresses.iter().find(|a| a.net.addr() == worker) else { return Ok(None) };
+        Ok(node.links().await?.iter().find(|l| l.index == own.link).map(|l| l.mtu))
     }
 
     async fn setup(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError> {
@@ -70,7 +109,14 @@ impl Tunnel for VxlanTunnel {
         guard::admit(Admitted { vni, port, peer, netns: Some(netns) }).await?;
         let block = Blocked::new(spec.remote, self.metadata).program();
         for step in plan::setup(&state, spec, &block) {
-            place.apply(&step, spec, Some(pod_link), &block).await?;
+            match place.apply(&step, spec, Some(pod_link), &block).await {
+                Err(error) if step.is_optional() => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(netns = %netns.display(), error, "senders will not be told of packets too large for the tunnel");
+                    break;
+                }
+                done => done?,
+            }
         }
         Ok(())
     }
@@ -88,6 +134,10 @@ impl Tunnel for VxlanTunnel {
         }
         vxlan::remove_half_born(&place.pod_link, spec.vni).await?;
         guard::withdraw(spec.vni, spec.port).await
+    }
+
+    async fn verify(&self, netns: &Path, spec: &TunnelSpec, probe: Probe) -> Result<(), TunnelError> {
+        probe::verify(&Netns::open(netns).await?, spec, probe).await
     }
 
     async fn collect(&self) -> Result<(), TunnelError> {
@@ -138,12 +188,16 @@ impl Place {
             }),
             None => None,
         };
-        let device = vxlan::find(&self.pod_link, &self.home, DEVICE).await?;
+        let name = device_name(spec.ordinal);
+        let device = vxlan::find(&self.pod_link, &self.home, &name).await?;
         let device_received = match &device {
             Some(found) => self.pod_link.received(found.index).await?,
             None => crate::kernel::tc::Received::default(),
         };
-        Ok(State { pod, device, device_received })
+        let links = self.pod_link.links().await?;
+        let bridge = links.iter().find(|l| l.name == BRIDGE).map(|l| l.index);
+        let others = links.iter().any(|l| is_ours(l) && l.name != BRIDGE && l.name != name);
+        Ok(State { pod, device, device_received, bridge, others })
     }
 
     async fn apply(
@@ -156,17 +210,24 @@ impl Place {
         let place = self.netns.path().display();
         tracing::debug!(netns = %place, vni = spec.vni, ?step, "pod tunnel");
         if let Step::CreateDevice { vxlan, mtu } = step {
-            let device = NewDevice { name: DEVICE.to_owned(), vxlan: vxlan.clone(), mtu: *mtu, mac: None };
+            let name = device_name(spec.ordinal);
+            let device = NewDevice { name, vxlan: vxlan.clone(), mtu: *mtu, mac: None };
             return vxlan::create(&self.home_link, &self.netns, &self.pod_link, &device).await;
         }
-        let device = self.pod_link.link(DEVICE).await?.map(|l| l.index).unwrap_or_default();
+        let index_of =
+            async |name: &str| Ok(self.pod_link.link(name).await?.map(|l| l.index).unwrap_or_default());
+        let device = index_of(&device_name(spec.ordinal)).await?;
         let index = |end: End| match end {
             End::Pod => pod_link.unwrap_or_default(),
             End::Device => device,
         };
         let done = match step {
             Step::CreateDevice { .. } => Ok(()),
-            Step::RemoveDevice { link } => self.pod_link.remove_link(*link).await,
+            Step::RemoveDevice { link } | Step::RemoveBridge { link } => {
+                self.pod_link.remove_link(*link).await
+            }
+            Step::AddBridge => self.pod_link.add_bridge(BRIDGE).await,
+            Step::JoinBridge => self.pod_link.set_controller(device, index_of(BRIDGE).await?).await,
             Step::SetMtu { mtu } => self.pod_link.set_mtu(device, *mtu).await,
             Step::SetUp => self.pod_link.set_up(device).await,
             Step::AddQdisc(end) => self.pod_link.add_ingress(index(*end)).await,

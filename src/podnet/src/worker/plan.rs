@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use super::DEVICE;
 use crate::kernel::tc::{EVERY_PROTOCOL, Filter, Qdisc, Received};
 use crate::tunnel::TunnelSpec;
-use crate::vxlan::{Found, OVERHEAD, Vxlan};
+use crate::vxlan::{Found, Vxlan};
 
 /// Our first filter's priority: the first that is looked at, so that nothing can take frames away from the pod.
 pub(super) const PRIORITY: u16 = 1;
@@ -14,7 +13,7 @@ const AFTER_BLOCK: u16 = 2;
 /// The kernel's default for Ethernet devices; a smaller one would gain nothing.
 const MTU_DEFAULT: u32 = 1500;
 /// The largest MTU the kernel gives a VXLAN device.
-const MTU_LARGEST: u32 = 65535 - OVERHEAD;
+const MTU_LARGEST: u32 = 65535 - 50;
 
 /// One end of the redirection inside the pod's namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +56,10 @@ pub(super) struct State {
     pub(super) pod: Option<Side>,
     pub(super) device: Option<Found>,
     pub(super) device_received: Received,
+    /// The bridge of [`super::BRIDGE`].
+    pub(super) bridge: Option<u32>,
+    /// There are devices of the pod's other interfaces.
+    pub(super) others: bool,
 }
 
 /// One change. Devices are resolved when it is applied, because some are made on the way.
@@ -79,13 +82,25 @@ pub(super) enum Step {
     /// What the pod is kept from, at the device.
     AddBlock,
     AddRedirect(End),
+    AddBridge,
+    JoinBridge,
+    RemoveBridge {
+        link: u32,
+    },
+}
+
+impl Step {
+    /// The tunnel carries packets without it.
+    pub(super) fn is_optional(&self) -> bool {
+        matches!(self, Self::AddBridge | Self::JoinBridge)
+    }
 }
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pod => "the pod interface",
-            Self::Device => DEVICE,
+            Self::Device => "the VXLAN device",
         })
     }
 }
@@ -93,15 +108,18 @@ impl fmt::Display for End {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RemoveDevice { .. } => write!(f, "remove {DEVICE}"),
-            Self::CreateDevice { vxlan, .. } => write!(f, "create {DEVICE} (VNI {})", vxlan.vni),
-            Self::SetMtu { mtu } => write!(f, "set the MTU of {DEVICE} to {mtu}"),
-            Self::SetUp => write!(f, "set {DEVICE} up"),
+            Self::RemoveDevice { .. } => f.write_str("remove the VXLAN device"),
+            Self::CreateDevice { vxlan, .. } => write!(f, "create the VXLAN device of VNI {}", vxlan.vni),
+            Self::SetMtu { mtu } => write!(f, "set the MTU of the VXLAN device to {mtu}"),
+            Self::SetUp => f.write_str("set the VXLAN device up"),
             Self::AddQdisc(end) => write!(f, "add an ingress qdisc to {end}"),
             Self::RemoveQdisc(end) => write!(f, "remove the ingress qdisc of {end}"),
             Self::RemoveFilter(end, _) => write!(f, "remove a filter of {end}"),
             Self::AddBlock => f.write_str("block what the pod is kept from"),
             Self::AddRedirect(end) => write!(f, "redirect {end} to {}", end.other()),
+            Self::AddBridge => f.write_str("make the bridge that has senders told of too large packets"),
+            Self::JoinBridge => f.write_str("make the VXLAN device a port of that bridge"),
+            Self::RemoveBridge { .. } => f.write_str("remove that bridge"),
         }
     }
 }
@@ -127,6 +145,9 @@ pub(super) fn setup(state: &State, spec: &TunnelSpec, block: &[u8]) -> Vec<Step>
     let device_received = if kept.is_some() { &state.device_received } else { &nothing };
     from_device(&mut steps, device_received, pod.link, block);
     redirect(&mut steps, End::Pod, &pod.received, kept.map(|d| d.index));
+    steps.extend(state.bridge.is_none().then_some(Step::AddBridge));
+    let joined = kept.is_some_and(|d| d.controller.is_some() && d.controller == state.bridge);
+    steps.extend((!joined).then_some(Step::JoinBridge));
     steps
 }
 
@@ -197,185 +218,10 @@ pub(super) fn teardown(state: &State) -> Vec<Step> {
     }
     // What hangs on the device goes with it.
     steps.extend(state.device.as_ref().map(|d| Step::RemoveDevice { link: d.index }));
+    steps.extend(state.bridge.filter(|_| !state.others).map(|link| Step::RemoveBridge { link }));
     steps
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const POD: u32 = 2;
-    const MADE: u32 = 7;
-
-    fn spec() -> TunnelSpec {
-        TunnelSpec {
-            vni: 555_000,
-            port: 9000,
-            remote: "10.0.0.2".parse().unwrap(),
-            pod_interface: "eth0".to_owned(),
-        }
-    }
-
-    fn wanted() -> Vxlan {
-        Vxlan { vni: 555_000, port: 9000, remote: Some("10.0.0.2".parse().unwrap()), learning: false }
-    }
-
-    const BLOCK: &[u8] = &[6; 8];
-
-    fn redirect_to(link: u32) -> Filter {
-        Filter {
-            priority: PRIORITY,
-            protocol: EVERY_PROTOCOL,
-            kind: "u32".to_owned(),
-            redirect: Some(link),
-            program: None,
-        }
-    }
-
-    fn redirected(link: u32) -> Received {
-        Received { qdisc: Some(Qdisc::Ingress), filters: vec![redirect_to(link)] }
-    }
-
-    fn block(program: &[u8]) -> Filter {
-        Filter { kind: "bpf".to_owned(), redirect: None, program: Some(program.to_vec()), ..redirect_to(0) }
-    }
-
-    fn later(filter: Filter) -> Filter {
-        Filter { priority: AFTER_BLOCK, ..filter }
-    }
-
-    fn from_device() -> Received {
-        Received { qdisc: Some(Qdisc::Ingress), filters: vec![block(BLOCK), later(redirect_to(POD))] }
-    }
-
-    fn bare(mtu: u32) -> State {
-        State {
-            pod: Some(Side { link: POD, mtu, received: Received::default() }),
-            device: None,
-            device_received: Received::default(),
-        }
-    }
-
-    fn whole() -> State {
-        let found =
-            Found { index: MADE, vxlan: wanted(), underlay_at_home: true, mtu: 1500, mac: None, up: true };
-        State {
-            pod: Some(Side { link: POD, mtu: 1450, received: redirected(MADE) }),
-            device: Some(found),
-            device_received: from_device(),
-        }
-    }
-
-    fn changed(change: impl FnOnce(&mut Side, &mut Found, &mut Received)) -> Vec<Step> {
-        let mut state = whole();
-        let (pod, device) = (state.pod.as_mut().unwrap(), state.device.as_mut().unwrap());
-        change(pod, device, &mut state.device_received);
-        setup(&state, &spec(), BLOCK)
-    }
-
-    #[test]
-    fn a_whole_tunnel_needs_nothing() {
-        assert_eq!(setup(&whole(), &spec(), BLOCK), []);
-    }
-
-    #[test]
-    fn a_bare_namespace_gets_device_and_both_redirections() {
-        let all = [
-            Step::CreateDevice { vxlan: wanted(), mtu: 1500 },
-            Step::SetUp,
-            Step::AddQdisc(End::Device),
-            Step::AddBlock,
-            Step::AddRedirect(End::Device),
-            Step::AddQdisc(End::Pod),
-            Step::AddRedirect(End::Pod),
-        ];
-        assert_eq!(setup(&bare(1450), &spec(), BLOCK), all);
-    }
-
-    #[test]
-    fn the_device_never_restricts_a_pod_with_jumbo_frames() {
-        let mtu_for = |pod| match setup(&bare(pod), &spec(), BLOCK).remove(0) {
-            Step::CreateDevice { mtu, .. } => mtu,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(mtu_for(9001), 9001);
-        assert_eq!(mtu_for(65535), 65485);
-        assert_eq!(changed(|pod, _, _| pod.mtu = 9001), [Step::SetMtu { mtu: 9001 }]);
-    }
-
-    #[test]
-    fn any_other_parameter_replaces_the_device_and_both_redirections() {
-        let all = [
-            Step::RemoveDevice { link: MADE },
-            Step::CreateDevice { vxlan: wanted(), mtu: 1500 },
-            Step::SetUp,
-            Step::AddQdisc(End::Device),
-            Step::AddBlock,
-            Step::AddRedirect(End::Device),
-            Step::RemoveFilter(End::Pod, redirect_to(MADE)),
-            Step::AddRedirect(End::Pod),
-        ];
-        assert_eq!(changed(|_, d, _| d.vxlan.vni = 1), all);
-        assert_eq!(changed(|_, d, _| d.vxlan.port = 4789), all);
-        assert_eq!(changed(|_, d, _| d.vxlan.remote = Some("10.0.0.3".parse().unwrap())), all);
-        assert_eq!(changed(|_, d, _| d.vxlan.learning = true), all);
-        assert_eq!(changed(|_, d, _| d.underlay_at_home = false), all);
-    }
-
-    #[test]
-    fn each_missing_piece_is_put_back_and_nothing_else() {
-        assert_eq!(changed(|_, d, _| d.up = false), [Step::SetUp]);
-        assert_eq!(changed(|p, _, _| p.received.filters.clear()), [Step::AddRedirect(End::Pod)]);
-        let at_device = [Step::AddBlock, Step::AddRedirect(End::Device)];
-        assert_eq!(changed(|_, _, r| r.filters.clear()), at_device);
-        assert_eq!(changed(|_, _, r| drop(r.filters.remove(0))), [Step::AddBlock]);
-        assert_eq!(changed(|_, _, r| drop(r.filters.pop())), [Step::AddRedirect(End::Device)]);
-        let both = [Step::AddQdisc(End::Pod), Step::AddRedirect(End::Pod)];
-        assert_eq!(changed(|p, _, _| p.received = Received::default()), both);
-    }
-
-    #[test]
-    fn a_filter_to_another_device_is_replaced_and_doubles_are_removed_once() {
-        let stale = redirect_to(99);
-        let mended = [Step::RemoveFilter(End::Pod, stale.clone()), Step::AddRedirect(End::Pod)];
-        assert_eq!(changed(|p, _, _| p.received.filters = vec![stale.clone()]), mended);
-        assert_eq!(changed(|p, _, _| p.received.filters = vec![stale.clone(), redirect_to(MADE)]), mended);
-    }
-
-    #[test]
-    fn what_stands_in_the_blocks_place_goes_only_when_there_is_a_redirection() {
-        let older = redirect_to(POD);
-        let taken_over =
-            [Step::AddRedirect(End::Device), Step::RemoveFilter(End::Device, older.clone()), Step::AddBlock];
-        assert_eq!(changed(|_, _, r| r.filters = vec![older.clone()]), taken_over);
-        let other = block(&[7; 8]);
-        let replaced = [Step::RemoveFilter(End::Device, other.clone()), Step::AddBlock];
-        assert_eq!(changed(|_, _, r| r.filters[0] = other.clone()), replaced);
-    }
-
-    #[test]
-    fn the_filters_of_others_stay_at_setup_and_at_teardown() {
-        let foreign = Filter { priority: 50, ..redirect_to(5) };
-        assert_eq!(changed(|p, _, _| p.received.filters.push(foreign.clone())), []);
-        let mut state = whole();
-        state.pod.as_mut().unwrap().received.filters.push(foreign);
-        let steps = [Step::RemoveFilter(End::Pod, redirect_to(MADE)), Step::RemoveDevice { link: MADE }];
-        assert_eq!(teardown(&state), steps);
-    }
-
-    #[test]
-    fn a_clsact_qdisc_is_used_and_not_removed() {
-        assert_eq!(changed(|p, _, _| p.received.qdisc = Some(Qdisc::Clsact)), []);
-        let mut state = whole();
-        state.pod.as_mut().unwrap().received.qdisc = Some(Qdisc::Clsact);
-        assert_eq!(teardown(&state)[0], Step::RemoveFilter(End::Pod, redirect_to(MADE)));
-    }
-
-    #[test]
-    fn teardown_removes_what_there_is_and_is_done_when_there_is_nothing() {
-        let all = [Step::RemoveQdisc(End::Pod), Step::RemoveDevice { link: MADE }];
-        assert_eq!(teardown(&whole()), all);
-        assert_eq!(teardown(&bare(1500)), []);
-        assert_eq!(teardown(&State { pod: None, ..bare(1500) }), []);
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

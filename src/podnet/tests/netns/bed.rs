@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns};
 use peerpods_podnet::{
     GuestTunnel, PodNetns, PodNetnsSpec, Tunnel, TunnelError, TunnelSpec, VxlanTunnel, guest, pod_netns,
 };
-use peerpods_podvm::network::{PodInterface, PodNetwork};
+use peerpods_podvm::network::{Carried, PodInterface, PodNetwork};
 use peerpods_test_require::Need;
 
 pub(crate) const NEEDS: &[Need] = &[
@@ -101,8 +101,13 @@ impl Bed {
         settled(&self.worker.0, &netns.node_interface);
         let podns = Ns(unique("g"));
         inside(&self.vm.0, || async { guest::ensure_podns(&podns.path()).await.unwrap() });
-        let spec =
-            TunnelSpec { vni, port: PORT, remote: VM_IP.parse().unwrap(), pod_interface: "eth0".to_owned() };
+        let spec = TunnelSpec {
+            vni,
+            port: PORT,
+            remote: VM_IP.parse().unwrap(),
+            pod_interface: "eth0".to_owned(),
+            ordinal: 0,
+        };
         Pod { worker: self.worker.0.clone(), vm: self.vm.0.clone(), netns, podns, spec }
     }
 }
@@ -110,6 +115,7 @@ impl Bed {
 impl Pod {
     pub(crate) fn observe(&self) -> Result<PodInterface, TunnelError> {
         inside(&self.worker, || async { VxlanTunnel::new().observe(&self.netns.path).await })
+            .map(|pod| pod.primary)
     }
 
     pub(crate) fn setup_worker(&self) -> Result<(), TunnelError> {
@@ -122,22 +128,8 @@ impl Pod {
 
     /// What the worker would send to the guest.
     pub(crate) fn network(&self) -> PodNetwork {
-        let pod = self.observe().unwrap();
-        PodNetwork {
-            podip: pod.address,
-            pod_hw_addr: pod.mac,
-            interface: pod.name,
-            worker_node_ip: format!("{WORKER_IP}/24").parse().unwrap(),
-            tunnel_type: "vxlan".to_owned(),
-            routes: pod.routes,
-            neighbors: pod.neighbors,
-            mtu: pod.mtu,
-            index: 0,
-            vxlan_port: PORT,
-            vxlan_id: self.spec.vni,
-            dedicated: false,
-            external_net_via_pod_vm: false,
-        }
+        let primary = Carried { vxlan_id: self.spec.vni, interface: self.observe().unwrap() };
+        PodNetwork::new(primary, Vec::new(), format!("{WORKER_IP}/24").parse().unwrap(), PORT)
     }
 
     pub(crate) fn setup_guest(&self) -> Result<(), TunnelError> {
@@ -231,7 +223,7 @@ pub(crate) fn counter(netns: &str, group: &str, name: &str) -> u64 {
 }
 
 /// Waits for the carrier to be noticed, which the kernel does a little later.
-fn settled(netns: &str, link: &str) {
+pub(crate) fn settled(netns: &str, link: &str) {
     let up = || ip(&["-n", netns, "-br", "link", "show", "dev", link]).contains(" UP ");
     assert!(
         (0..100).any(|_| up() || {
@@ -282,8 +274,4 @@ pub(crate) fn udp_ports(netns: &str) -> Vec<u16> {
     let lines = must("ip", &["netns", "exec", netns, "ss", "-ulnH4"]);
     let local = lines.lines().filter_map(|l| l.split_ascii_whitespace().nth(3));
     local.filter_map(|a| a.rsplit(':').next()?.parse().ok()).collect()
-}
-
-pub(crate) fn v4(text: &str) -> Ipv4Addr {
-    text.parse().unwrap()
 }

@@ -10,8 +10,16 @@ mod damage;
 #[cfg(test)]
 mod guard;
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
+mod mtu;
+#[cfg(test)]
 mod path;
 #[cfg(test)]
 mod places;
 #[cfg(test)]
 mod refusal;
+#[cfg(test)]
+mod shapes;
+#[cfg(test)]
+mod traffic;

@@ -1,41 +1,11 @@
 //! Packets through the whole path.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
-
 use peerpods_podnet::PodNetnsSpec;
 use peerpods_podvm::network::RouteScope;
 use peerpods_test_require::require;
 
-use crate::bed::{Bed, NEEDS, NODE_IP, PORT, Pod, assert_same, counter, dump, ip, on, ping, udp_ports, v4};
-
-/// Sends `size` patterned bytes from one namespace to an echo server in another and compares what comes back.
-fn tcp_echo(client: &str, server: &str, server_ip: &str, size: usize) {
-    let listener = on(server, || TcpListener::bind((v4(server_ip), 0)).unwrap());
-    let address: SocketAddr = listener.local_addr().unwrap();
-    let echo = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut reader = stream.try_clone().unwrap();
-        std::io::copy(&mut reader, &mut stream).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-    });
-    let sent: Vec<u8> = (0..size).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let mut stream = on(client, || TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap());
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut writer = stream.try_clone().unwrap();
-    let received = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            writer.write_all(&sent).unwrap();
-            writer.shutdown(Shutdown::Write).unwrap();
-        });
-        let mut received = Vec::new();
-        stream.read_to_end(&mut received).unwrap();
-        received
-    });
-    echo.join().unwrap();
-    assert!(received == sent, "{} of {} bytes came back, or others", received.len(), sent.len());
-}
+use crate::bed::{Bed, NEEDS, NODE_IP, PORT, Pod, assert_same, counter, dump, ip, ping, udp_ports};
+use crate::traffic::tcp_echo;
 
 fn fragments_made(netns: &str) -> u64 {
     counter(netns, "Ip:", "FragCreates")
@@ -173,7 +143,8 @@ fn a_point_to_point_pod_with_an_onlink_gateway_and_a_permanent_neighbour_is_carr
     let pod = calico(&bed);
     let seen = pod.observe().unwrap();
     assert_eq!(seen.address, "10.244.7.5/32".parse().unwrap());
-    let [default] = seen.routes.as_slice() else { panic!("{:?}", seen.routes) };
+    let v4: Vec<_> = seen.routes.iter().filter(|r| r.dst.addr().is_ipv4()).collect();
+    let [default] = v4.as_slice() else { panic!("{:?}", seen.routes) };
     assert!(default.onlink && default.gw == "169.254.1.1".parse().ok(), "{default:?}");
     assert_eq!(default.scope, RouteScope::Universe);
     assert_eq!(seen.neighbors.len(), 1, "{:?}", seen.neighbors);

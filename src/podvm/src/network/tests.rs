@@ -25,6 +25,9 @@ fn the_golden_object_is_read_whole() {
         protocol,
         scope,
         onlink: false,
+        metric: 0,
+        src: None,
+        mtu: 0,
     };
     let expected = PodNetwork {
         podip: "10.244.1.7/24".parse().unwrap(),
@@ -44,9 +47,10 @@ fn the_golden_object_is_read_whole() {
         vxlan_id: 555_000,
         dedicated: false,
         external_net_via_pod_vm: false,
+        interfaces: Vec::new(),
     };
     assert_eq!(network, expected);
-    let interface = network.pod_interface();
+    let [Carried { vxlan_id: 555_000, interface }] = network.carried().try_into().unwrap() else { panic!() };
     assert_eq!((interface.name.as_str(), interface.address, interface.mtu), ("eth0", network.podip, 1450));
     assert_eq!((interface.mac, interface.routes), (network.pod_hw_addr, network.routes));
 }
@@ -144,6 +148,72 @@ fn our_own_key_appears_only_when_it_says_something() {
     assert!(serde_json::to_value(plain).unwrap().get("onlink").is_none());
 }
 
+fn dual_stack() -> PodInterface {
+    let plain = |dst: &str, gw: &str, metric| Route {
+        dst: dst.parse().unwrap(),
+        gw: gw.parse().ok(),
+        dev: "eth0".into(),
+        protocol: Some(RouteProtocol::Boot),
+        scope: if gw.is_empty() { RouteScope::Link } else { RouteScope::Universe },
+        onlink: false,
+        metric,
+        src: None,
+        mtu: 0,
+    };
+    let neighbour = |ip: &str| Neighbor {
+        ip: ip.parse().unwrap(),
+        hw_addr: MacAddr([0xee; 6]),
+        dev: "eth0".into(),
+        state: "permanent".into(),
+    };
+    PodInterface {
+        name: "eth0".into(),
+        address: "10.244.1.7/32".parse().unwrap(),
+        more_addresses: vec!["fd00::7/128".parse().unwrap(), "fe80::7/64".parse().unwrap()],
+        mac: MacAddr([2, 0, 0, 0, 0, 7]),
+        mtu: 1450,
+        routes: vec![
+            plain("169.254.1.1/32", "", 0),
+            plain("0.0.0.0/0", "169.254.1.2", 200),
+            plain("0.0.0.0/0", "169.254.1.1", 100),
+            plain("::/0", "fe80::1", 1024),
+        ],
+        neighbors: vec![neighbour("169.254.1.1"), neighbour("fe80::1")],
+    }
+}
+
+#[test]
+fn a_stock_guest_is_told_one_address_and_only_routes_it_can_add() {
+    let worker = "10.0.0.1/24".parse().unwrap();
+    let primary = Carried { vxlan_id: 7, interface: dual_stack() };
+    let second = PodInterface { name: "net1".into(), more_addresses: Vec::new(), ..dual_stack() };
+    let network =
+        PodNetwork::new(primary.clone(), vec![Carried { vxlan_id: 8, interface: second }], worker, 9000);
+    let shown: Vec<_> = network.routes.iter().map(|r| (r.dst.to_string(), r.gw, r.metric)).collect();
+    let gw = Some("169.254.1.1".parse().unwrap());
+    assert_eq!(shown, [("169.254.1.1/32".to_owned(), None, 0), ("0.0.0.0/0".to_owned(), gw, 0)]);
+    assert_eq!((network.neighbors.len(), network.vxlan_id), (1, 7));
+    assert_eq!(network.beyond_stock(), ["address fd00::7/128", "2 metrics of routes", "interface net1"]);
+    // The guest of ours gets everything; a route's interface goes without saying there.
+    let carried = network.carried();
+    assert_eq!((carried.len(), carried[1].vxlan_id), (2, 8));
+    assert_eq!(carried[0], primary.unnamed());
+    let stock = PodNetwork { interfaces: Vec::new(), ..network };
+    assert_eq!(stock.carried()[0].interface.address, stock.podip);
+    assert!(stock.beyond_stock().is_empty());
+}
+
+#[test]
+fn an_ipv6_only_pod_has_its_ipv6_network_in_stocks_keys() {
+    let only =
+        PodInterface { address: "fd00::7/128".parse().unwrap(), more_addresses: vec![], ..dual_stack() };
+    let network =
+        PodNetwork::new(Carried { vxlan_id: 7, interface: only }, vec![], "10.0.0.1/24".parse().unwrap(), 9);
+    assert_eq!(network.podip.to_string(), "fd00::7/128");
+    assert_eq!((network.routes.len(), network.neighbors.len()), (1, 1));
+    assert!(network.routes[0].dst.addr().is_ipv6());
+}
+
 #[test]
 fn what_is_no_address_is_refused() {
     for bad in [
@@ -184,6 +254,18 @@ proptest! {
             protocol: Some(RouteProtocol::Dhcp),
             scope: RouteScope::Site,
             onlink,
+            metric: mtu,
+            src: onlink.then_some(v6),
+            mtu: vni,
+        };
+        let interface = PodInterface {
+            name: "net1".into(),
+            address: IpNet::new(v4, len).unwrap(),
+            more_addresses: vec![IpNet::new(v6, len).unwrap()],
+            mac: MacAddr(mac),
+            mtu,
+            routes: vec![route.clone()],
+            neighbors: Vec::new(),
         };
         let network = PodNetwork {
             podip: IpNet::new(v4, len).unwrap(),
@@ -199,6 +281,7 @@ proptest! {
             vxlan_id: vni,
             dedicated: false,
             external_net_via_pod_vm: onlink,
+            interfaces: vec![Carried { vxlan_id: vni, interface }],
         };
         let text = serde_json::to_string(&network).unwrap();
         prop_assert_eq!(serde_json::from_str::<PodNetwork>(&text).unwrap(), network);
