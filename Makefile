@@ -56,12 +56,17 @@ kill-test: packages guest image ## Kills the service with kill -9 again and agai
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" \
 	  cargo test --locked -p peerpods-tests --test kill -- --nocapture
 
+# Executions a target, which targets, or one input to play again: RUNS=10000000 TARGET="frames session" INPUT=FILE.
+.PHONY: fuzz
+fuzz: packages ## Every parser that reads from outside under libFuzzer; RUNS=10000000 for long, TARGET=frames for one
+	@RUNS="$(RUNS)" TARGET="$(TARGET)" INPUT="$(INPUT)" SECONDS_MOST="$(SECONDS_MOST)" tests/fuzz/run
+
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
-	bash -n .ci/run .ci/packages tests/demo tests/upgrade
+	bash -n .ci/run .ci/packages tests/demo tests/upgrade tests/fuzz/run
 
 # An older build's daemon and link hand over to this one's. Its checkout and build stay in UPGRADE_DIR for the next time.
 FROM ?= dfd8ffc

@@ -145,14 +145,14 @@ impl Rtnl {
     }
 }
 
-fn assigned(message: &NsidMessage) -> Option<i32> {
+pub(super) fn assigned(message: &NsidMessage) -> Option<i32> {
     message.attributes.iter().find_map(|a| match a {
         NsidAttribute::Id(id) if *id >= 0 => Some(*id),
         _ => None,
     })
 }
 
-fn link(message: LinkMessage) -> Link {
+pub(super) fn link(message: LinkMessage) -> Link {
     let header = &message.header;
     let mut out = Link {
         index: header.index,
@@ -208,7 +208,7 @@ fn vxlan(infos: &[InfoVxlan]) -> Vxlan {
     out
 }
 
-fn address(message: &AddressMessage) -> Option<Address> {
+pub(super) fn address(message: &AddressMessage) -> Option<Address> {
     // IFA_LOCAL is the address itself; IFA_ADDRESS is the peer's on a point-to-point device, and all there is for IPv6.
     let local = message.attributes.iter().find_map(|a| match a {
         AddressAttribute::Local(ip) => Some(*ip),
@@ -227,7 +227,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
     })
 }
 
-fn route(message: &RouteMessage) -> Option<KernelRoute> {
+pub(super) fn route(message: &RouteMessage) -> Option<KernelRoute> {
     let header = &message.header;
     let main = u32::from(RouteHeader::RT_TABLE_MAIN);
     let table = message.attributes.iter().find_map(|a| match a {
@@ -276,7 +276,7 @@ fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
     }
 }
 
-fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, MacAddr)> {
+pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, MacAddr)> {
     if message.header.state != NeighbourState::Permanent {
         return None;
     }

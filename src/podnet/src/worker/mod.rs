@@ -6,6 +6,8 @@
 //!
 //! `interface` reads the pod's network, `plan` decides, this module observes and applies.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod interface;
 mod plan;
 
