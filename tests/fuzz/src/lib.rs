@@ -5,6 +5,10 @@
 //! a fixed part plus so much a byte of input ([`allocation`]). `make fuzz` runs the targets under libFuzzer; `tests/replay.rs` plays the corpora and
 //! changed inputs ([`mutation`]) through the same functions in every `cargo test`.
 //!
+//! The corpora: golden files and journal fixtures of the crates, netlink answers of a Linux 6.18 (a pod's namespace as Flannel and as Calico lay
+//! it, with our redirection and with others'; statistics left out for size), hellos of OpenSSL 3, certificates made for this, the forms
+//! that unit tests know, and short histories of sessions.
+//!
 //! Parsers that are private to their crates have doors behind the feature `fuzzing`, in a module of that name. They hold no behaviour.
 
 #![allow(

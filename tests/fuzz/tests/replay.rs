@@ -47,7 +47,7 @@ fn replay(target: &Target, changes: usize) -> Result<(), String> {
 
 #[test]
 fn every_input_of_the_corpora_and_changes_of_them_hold() {
-    let changes = std::env::var("PEERPODS_FUZZ_CHANGES").map_or(2_000, |text| text.parse().unwrap());
+    let changes = std::env::var("PEERPODS_FUZZ_CHANGES").map_or(5_000, |text| text.parse().unwrap());
     let left = Mutex::new(TARGETS.iter());
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

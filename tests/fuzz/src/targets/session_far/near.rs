@@ -255,9 +255,9 @@ impl Near {
                 self.receive(usize::MAX).await;
                 self.agent_reads(usize::MAX).await;
             }
-            if !finished && self.agent.is_some() {
+            if let Some(agent) = self.agent.as_mut().filter(|_| !finished) {
                 self.end.finish();
-                self.agent.as_mut().unwrap().shutdown().await.unwrap();
+                agent.shutdown().await.unwrap();
                 finished = true;
             }
             if self.agent_got_end && self.shim_got_end && self.end.is_confirmed() {
