@@ -35,12 +35,12 @@ fn check(data: &[u8]) {
     }
 }
 
-/// A gzip file of some kilobytes that would be 2 MiB.
+/// A gzip file of some kilobytes that would be 12 MiB.
 fn bomb() -> &'static [u8] {
     static BOMB: OnceLock<Vec<u8>> = OnceLock::new();
     BOMB.get_or_init(|| {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        packer.write_all(&vec![b' '; 2 * MAX_TOML]).unwrap();
+        packer.write_all(&vec![b' '; 12 * MAX_TOML]).unwrap();
         packer.finish().unwrap()
     })
 }
