@@ -64,12 +64,17 @@ conformance: packages $(if $(SOCKET),,guest $(if $(filter qemu,$(PROVIDER)),imag
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" "$(BUILD)/debug/peerpods-conformance" \
 	  $(if $(SOCKET),--socket "$(SOCKET)" --netns "$(NETNS)" $(if $(ROOTFS),--rootfs "$(ROOTFS)"),--provider $(or $(PROVIDER),fake)) $(ARGS)
 
+# Executions a target, which targets, or one input to play again: RUNS=10000000 TARGET="frames session" INPUT=FILE.
+.PHONY: fuzz
+fuzz: packages ## Every parser that reads from outside under libFuzzer; RUNS=10000000 for long, TARGET=frames for one
+	@RUNS="$(RUNS)" TARGET="$(TARGET)" INPUT="$(INPUT)" SECONDS_MOST="$(SECONDS_MOST)" tests/fuzz/run
+
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
-	bash -n .ci/run .ci/packages tests/demo tests/upgrade
+	bash -n .ci/run .ci/packages tests/demo tests/upgrade tests/fuzz/run
 
 # An older build's daemon and link hand over to this one's. Its checkout and build stay in UPGRADE_DIR for the next time.
 FROM ?= dfd8ffc

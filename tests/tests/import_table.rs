@@ -44,16 +44,24 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
             "peerpods",
             all_but(
                 "peerpods",
-                &["peerpods-guest", "peerpods-miniagent", "peerpods-tests", "peerpods-test-require"],
+                &[
+                    "peerpods-guest",
+                    "peerpods-miniagent",
+                    "peerpods-tests",
+                    "peerpods-test-require",
+                    "peerpods-fuzz",
+                ],
             ),
         ),
-        ("peerpods-tests", all_but("peerpods-tests", &[])),
+        ("peerpods-tests", all_but("peerpods-tests", &["peerpods-fuzz"])),
+        ("peerpods-fuzz", all_but("peerpods-fuzz", &["peerpods-tests", "peerpods-miniagent"])),
     ])
 }
 
-const CRATES: [&str; 13] = [
+const CRATES: [&str; 14] = [
     "peerpods",
     "peerpods-agentlink",
+    "peerpods-fuzz",
     "peerpods-guest",
     "peerpods-hypervisor",
     "peerpods-images",

@@ -25,7 +25,7 @@ impl Holding {
         blocking(move || of_others(&dir, &own)).await
     }
 
-    fn of(path: &Path, bytes: &[u8]) -> Self {
+    pub(crate) fn of(path: &Path, bytes: &[u8]) -> Self {
         let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
         let text = |field| value.get(field).and_then(Value::as_str);
         let address = text("address").and_then(|address| address.parse().ok());

@@ -23,6 +23,9 @@ mod caller;
 mod command;
 mod config;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod holding;
 mod image;
 mod lock;

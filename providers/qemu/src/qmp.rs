@@ -69,7 +69,7 @@ impl Qmp<UnixStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
-    async fn handshake(stream: S, patience: Duration) -> Result<Self, QmpError> {
+    pub(crate) async fn handshake(stream: S, patience: Duration) -> Result<Self, QmpError> {
         let mut qmp = Self { stream: BufReader::new(stream), next_id: 0, patience };
         let greeting = timeout(patience, qmp.message()).await.map_err(|_| QmpError::TimedOut(patience))??;
         if greeting.greeting.is_none() {

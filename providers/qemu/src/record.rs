@@ -144,14 +144,18 @@ struct Form {
 
 fn read(path: &Path) -> Result<Option<Record>, Failure> {
     let Some(bytes) = bytes(path)? else { return Ok(None) };
-    let unreadable = |source| Failure::Record { path: path.to_owned(), source };
+    parse(&bytes).map(Some).map_err(|source| Failure::Record { path: path.to_owned(), source })
+}
+
+/// What a record's bytes say. Pure.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Record, serde_json::Error> {
     // Before the rest, which may be anything in another format.
-    let Form { format } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+    let Form { format } = serde_json::from_slice(bytes)?;
     if format != Record::FORMAT {
         let text = format!("it has format {format}; this program reads {}", Record::FORMAT);
-        return Err(unreadable(serde::de::Error::custom(text)));
+        return Err(serde::de::Error::custom(text));
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(unreadable)
+    serde_json::from_slice(bytes)
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {

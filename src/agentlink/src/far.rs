@@ -329,3 +329,17 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut peer: S) {
     };
     let _ = timeout(LINGER, drain).await;
 }
+
+/// Forwards frames as a connection does, for `tests/fuzz`.
+///
+/// # Errors
+/// Why the connection would have been closed.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub async fn forward_frames<R, W>(from: R, to: W, netns: &str) -> Result<(), String>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    Inbound::new(from).forward(to, netns).await.map_err(|error| error.to_string())
+}

@@ -23,6 +23,9 @@ mod control;
 mod dial;
 pub mod far;
 pub mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 pub mod link;
 mod living;

@@ -303,5 +303,19 @@ fn private_key(what: &'static str, pem: &str) -> Result<PrivateKeyDer<'static>, 
         .map_err(|source| TlsError::Pem { what, source: Some(source) })
 }
 
+/// Whether a far end that trusts `client_ca` admits `shown` at that time, for `tests/fuzz`.
+///
+/// # Errors
+/// When `client_ca` is not usable.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn admits(client_ca: &[u8], shown: &[u8], now: u64) -> Result<bool, TlsError> {
+    use rustls::pki_types::UnixTime;
+    use rustls::server::danger::ClientCertVerifier as _;
+    let trust = client_trust::ClientTrust::new(vec![CertificateDer::from(client_ca.to_vec())], &provider())?;
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
+    Ok(trust.verify_client_cert(&CertificateDer::from(shown), &[], now).is_ok())
+}
+
 #[cfg(test)]
 mod tests;

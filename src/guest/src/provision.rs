@@ -74,6 +74,16 @@ pub struct Provisioned {
 /// # Errors
 /// When a part of the message is broken (nothing is written then) or a file cannot be written.
 pub fn provision(message: &Message, run_dir: &Path) -> Result<Provisioned, ProvisionError> {
+    let (config, writes) = understood(message, run_dir)?;
+    for write in &writes {
+        write.apply()?;
+    }
+    let policy = Some(run_dir.join(POLICY)).filter(|path| path.is_file());
+    Ok(Provisioned { config, policy })
+}
+
+/// The guest's configuration and every file to write, when all of the message is well.
+fn understood(message: &Message, run_dir: &Path) -> Result<(ApfConfig, Vec<NewFile>), ProvisionError> {
     let files = match message {
         Message::Document { text, path } => {
             let parsed = CloudConfig::parse(text)
@@ -90,11 +100,19 @@ pub fn provision(message: &Message, run_dir: &Path) -> Result<Provisioned, Provi
     let initdata = content(&files, INITDATA_PATH).map(InitData::from_encoded).transpose();
     let initdata = initdata.map_err(ProvisionError::InitData)?;
     let writes = writes(message, &files, initdata.as_ref(), run_dir);
-    for write in &writes {
-        write.apply()?;
-    }
-    let policy = Some(run_dir.join(POLICY)).filter(|path| path.is_file());
-    Ok(Provisioned { config, policy })
+    Ok((config, writes))
+}
+
+/// What a document would make: the configuration, and the files. For `tests/fuzz`.
+///
+/// # Errors
+/// As [`provision`], before anything is written.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn decided(text: &str, run_dir: &Path) -> Result<(ApfConfig, Vec<(PathBuf, String)>), ProvisionError> {
+    let message = Message::Document { text: text.to_owned(), path: PathBuf::from("user-data") };
+    let (config, writes) = understood(&message, run_dir)?;
+    Ok((config, writes.into_iter().map(|write| (write.path, write.content)).collect()))
 }
 
 /// Where the file of a stock path lies in `run_dir`; `None` for a path elsewhere.

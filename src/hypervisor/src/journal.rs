@@ -265,6 +265,21 @@ fn rightly_named(path: &Path, record: Record) -> Result<Record, String> {
     }
 }
 
+/// A record's file understood, for `tests/fuzz`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn record_of(bytes: &[u8]) -> Result<Record, String> {
+    format::decode(bytes).map_err(|why| format!("{why:?}"))
+}
+
+/// A record as its file is written, for `tests/fuzz`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn file_of(record: &Record) -> Result<Vec<u8>, String> {
+    format::encode(record).map_err(|e| e.to_string())
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) use aside::salvaged;
+
 #[cfg(test)]
 mod tests {
     use super::*;

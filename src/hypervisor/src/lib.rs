@@ -20,6 +20,9 @@ pub mod creation;
 mod drain;
 mod driver;
 pub mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod journal;
 pub mod ledger;
 pub mod lifecycle;

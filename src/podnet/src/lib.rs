@@ -10,6 +10,9 @@
 //! "This machine's namespace" is always that of the calling thread. No thread of the async runtime ever enters another one: sockets
 //! of other namespaces are opened by short-lived threads of their own (`netns`).
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guard;
 pub mod guest;
 mod kernel;

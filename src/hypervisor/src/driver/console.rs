@@ -31,7 +31,7 @@ fn read_end(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The guest wrote this, so nothing that steers a terminal may pass.
-fn last_lines(bytes: &[u8]) -> String {
+pub(crate) fn last_lines(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let clean = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>().trim().to_owned();
     let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();

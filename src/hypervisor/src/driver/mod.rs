@@ -12,6 +12,8 @@
 mod abandoned;
 mod birth;
 mod console;
+#[cfg(feature = "fuzzing")]
+pub(crate) use console::last_lines as console_end;
 mod creating;
 mod identity;
 mod interfaces;

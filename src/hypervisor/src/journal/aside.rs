@@ -78,8 +78,12 @@ fn sandbox(path: &Path) -> Option<SandboxId> {
 }
 
 fn look_through(path: &Path, sandbox: SandboxId) -> Salvaged {
-    let bytes = read_at_most(path, format::LARGEST).ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
+    salvaged(&read_at_most(path, format::LARGEST).ok().flatten().unwrap_or_default(), sandbox)
+}
+
+/// What bytes that make no sense still tell. Pure.
+pub(crate) fn salvaged(bytes: &[u8], sandbox: SandboxId) -> Salvaged {
+    let text = String::from_utf8_lossy(bytes);
     let cluster = value_of(&text, "cluster").and_then(|v| v.trim_matches('"').parse().ok());
     let mut vnis = values_of(&text, "vni").filter_map(|v| v.parse().ok());
     Salvaged { sandbox, cluster, vni: vnis.next(), more_vnis: vnis.collect() }

@@ -13,6 +13,8 @@ use peerpods_podvm::SandboxId;
 use peerpods_podvm::annotations::PodRequest;
 
 pub(crate) use mux::serve;
+#[cfg(feature = "fuzzing")]
+pub(crate) use mux::{first_byte, speaks_grpc};
 
 use crate::driver::Ask;
 use crate::failure::Failure;
@@ -25,7 +27,7 @@ fn sandbox_id(id: &str) -> Result<SandboxId, Failure> {
 }
 
 /// CreateVM's fields as one checked value. Every fault is named at once.
-fn ask(id: &str, annotations: &HashMap<String, String>, netns: &str) -> Result<Ask, Failure> {
+pub(crate) fn ask(id: &str, annotations: &HashMap<String, String>, netns: &str) -> Result<Ask, Failure> {
     let sandbox = sandbox_id(id)?;
     let request = PodRequest::from_annotations(annotations)
         .map_err(|e| Failure::Invalid(format!("annotations of sandbox {sandbox}: {e}")))?;

@@ -36,6 +36,12 @@ fn protocol(first: u8) -> Option<Protocol> {
     }
 }
 
+/// Whether a connection that begins so is handed to the gRPC server, for `tests/fuzz`; none when it is closed.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn speaks_grpc(first: u8) -> Option<bool> {
+    protocol(first).map(|protocol| protocol == Protocol::Grpc)
+}
+
 /// Serves both protocols on `listener` until `shutdown`.
 ///
 /// # Errors
@@ -135,7 +141,7 @@ async fn sort(stream: UnixStream, to_ttrpc: &Connections, to_grpc: &Connections)
 }
 
 /// The first byte without taking it; `None` when the peer closed.
-async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
+pub(crate) async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
     let mut byte = [0_u8; 1];
     let seen = stream.async_io(Interest::READABLE, || {
         recv(stream.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)

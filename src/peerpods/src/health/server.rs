@@ -13,7 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
@@ -73,7 +74,11 @@ async fn listen(address: SocketAddr) -> TcpListener {
     }
 }
 
-async fn one_request(stream: TcpStream, checks: Arc<Vec<Check>>) {
+/// Answers one request of `stream`, whatever it turns out to be.
+async fn one_request<S>(stream: S, checks: Arc<Vec<Check>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(move |request: Request<Incoming>| {
         let response = respond(&checks, request.method(), request.uri().path(), request.uri().query());
         async move { Ok::<_, Infallible>(response) }
@@ -86,6 +91,13 @@ async fn one_request(stream: TcpStream, checks: Arc<Vec<Check>>) {
         Ok(Err(e)) => debug!(error = %e, "health connection"),
         Err(_) => debug!("health connection closed: it took too long"),
     }
+}
+
+/// The same for `tests/fuzz`.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub async fn answer_one<S: AsyncRead + AsyncWrite + Unpin>(stream: S, checks: Arc<Vec<Check>>) {
+    one_request(stream, checks).await;
 }
 
 fn respond(checks: &[Check], method: &Method, path: &str, query: Option<&str>) -> Response<Full<Bytes>> {
@@ -122,6 +134,8 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
     use crate::health::Counts;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

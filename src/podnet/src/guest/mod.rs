@@ -6,6 +6,8 @@
 //!
 //! `plan` decides, this module observes and applies.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod plan;
 mod refuse;
 mod underlay;

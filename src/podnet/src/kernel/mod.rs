@@ -4,6 +4,8 @@
 //! tested without a kernel. `change` writes links, addresses, routes and neighbours, `tc` reads and writes redirections.
 
 mod change;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod read;
 mod routes;
 pub(crate) mod tc;

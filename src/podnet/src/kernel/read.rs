@@ -116,14 +116,14 @@ impl Rtnl {
     }
 }
 
-fn assigned(message: &NsidMessage) -> Option<i32> {
+pub(super) fn assigned(message: &NsidMessage) -> Option<i32> {
     message.attributes.iter().find_map(|a| match a {
         NsidAttribute::Id(id) if *id >= 0 => Some(*id),
         _ => None,
     })
 }
 
-fn link(message: LinkMessage) -> Link {
+pub(super) fn link(message: LinkMessage) -> Link {
     let header = &message.header;
     let mut out = Link {
         index: header.index,
@@ -183,7 +183,7 @@ fn vxlan(infos: &[InfoVxlan]) -> Vxlan {
     out
 }
 
-fn address(message: &AddressMessage) -> Option<Address> {
+pub(super) fn address(message: &AddressMessage) -> Option<Address> {
     let flags = message.header.flags;
     // For IPv6 this flag means a temporary address, which is replaced every day.
     let temporary =
@@ -209,7 +209,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
     })
 }
 
-fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, MacAddr)> {
+pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, MacAddr)> {
     if message.header.state != NeighbourState::Permanent {
         return None;
     }

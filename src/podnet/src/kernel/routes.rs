@@ -80,7 +80,7 @@ impl Rtnl {
     }
 }
 
-fn route(message: &RouteMessage) -> Option<KernelRoute> {
+pub(super) fn route(message: &RouteMessage) -> Option<KernelRoute> {
     let header = &message.header;
     let main = u32::from(RouteHeader::RT_TABLE_MAIN);
     let table = message.attributes.iter().find_map(|a| match a {

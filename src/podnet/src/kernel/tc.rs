@@ -153,7 +153,7 @@ fn tc_index(link: u32) -> Result<i32, Error> {
     i32::try_from(link).map_err(|_| Error::InvalidNla(format!("{link} is no device index")))
 }
 
-fn qdisc(message: &TcMessage) -> Option<Qdisc> {
+pub(super) fn qdisc(message: &TcMessage) -> Option<Qdisc> {
     match kind(message)? {
         "ingress" => Some(Qdisc::Ingress),
         "clsact" => Some(Qdisc::Clsact),
@@ -166,7 +166,7 @@ fn kind(message: &TcMessage) -> Option<&str> {
 }
 
 /// `None` for what is no rule of its own: the head of a chain, and a u32 hash table.
-fn filter(message: &TcMessage) -> Option<Filter> {
+pub(super) fn filter(message: &TcMessage) -> Option<Filter> {
     let options = message.attributes.iter().find_map(|a| match a {
         TcAttribute::Options(options) => Some(options.as_slice()),
         _ => None,

@@ -12,6 +12,8 @@
 //! `interface` reads the pod's network, `plan` decides, this module observes and applies.
 
 mod block;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod interface;
 mod plan;
 
