@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::ahead::ReadAhead;
 use crate::health::{self, HealthError};
 use crate::link::{Connected, LinkTarget};
 use crate::relay;
@@ -32,7 +33,7 @@ const TLS_PATIENCE: Duration = Duration::from_secs(5);
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to the guest.
-pub(crate) type Guest = TlsStream<TcpStream>;
+pub(crate) type Guest = TlsStream<ReadAhead>;
 
 /// A [`LinkTarget`], ready to be dialled.
 #[derive(Clone)]
@@ -78,7 +79,7 @@ impl Target {
             Purpose::Agent => &self.plain,
             Purpose::Forward => &self.session,
         };
-        match timeout(patience, tls.connect(self.name.clone(), tcp)).await {
+        match timeout(patience, tls.connect(self.name.clone(), ReadAhead::new(tcp))).await {
             Ok(Ok(guest)) => Ok(guest),
             Ok(Err(error)) => Err(tls::judge(&error)),
             Err(_) => Err(Fault::Passing(format!("the TLS handshake took longer than {patience:?}"))),

@@ -15,6 +15,7 @@
 //!
 //! The near end copies bytes and holds one client certificate; only the daemon holds the authority ([`ca`]).
 
+mod ahead;
 pub mod ca;
 mod control;
 mod dial;
