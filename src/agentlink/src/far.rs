@@ -204,7 +204,7 @@ impl Inner {
     /// A connection for a session: a known one's task gets it, a new one lives here.
     async fn session(&self, tls: TlsStream<ReadAhead>, peer: SocketAddr, closing: &CancellationToken) {
         session::tune(tls.get_ref().0, FAR_SILENCE);
-        let admitted = self.sessions.admit(tls, self.config.handshake_timeout);
+        let admitted = Box::pin(self.sessions.admit(tls, self.config.handshake_timeout));
         let (ticket, first) = match closing.run_until_cancelled(admitted).await {
             Some(Ok(Some(new))) => new,
             Some(Ok(None)) | None => return,
