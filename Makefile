@@ -56,6 +56,14 @@ kill-test: packages guest image ## Kills the service with kill -9 again and agai
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" \
 	  cargo test --locked -p peerpods-tests --test kill -- --nocapture
 
+# Somebody's service: SOCKET and NETNS (pods' network namespaces, with commas), ROOTFS (a directory in its guest, or image:REFERENCE).
+# Our own: PROVIDER=qemu for real VMs. ARGS="--only killed --output json" and the like.
+.PHONY: conformance
+conformance: packages $(if $(SOCKET),,guest $(if $(filter qemu,$(PROVIDER)),image)) ## The two Kata shims' calls and deaths against our service, or SOCKET=... NETNS=...
+	cargo build --locked -p peerpods -p peerpods-agentlink -p peerpods-tests --bins
+	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" "$(BUILD)/debug/peerpods-conformance" \
+	  $(if $(SOCKET),--socket "$(SOCKET)" --netns "$(NETNS)" $(if $(ROOTFS),--rootfs "$(ROOTFS)"),--provider $(or $(PROVIDER),fake)) $(ARGS)
+
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check

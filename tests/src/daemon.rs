@@ -36,6 +36,15 @@ impl Daemon {
         Self::start_from(image, None)
     }
 
+    /// [`Daemon::start`] with a further line of configuration.
+    #[must_use]
+    pub fn start_configured(image: PathBuf, line: &str) -> Self {
+        let mut daemon = Self::unstarted(image, None);
+        daemon.configure(line);
+        daemon.boot();
+        daemon
+    }
+
     /// [`Daemon::start`] with the programs in a directory, as of an older build.
     #[must_use]
     pub fn start_with(image: PathBuf, programs: &Path) -> Self {
@@ -43,11 +52,16 @@ impl Daemon {
     }
 
     fn start_from(image: PathBuf, programs: Option<PathBuf>) -> Self {
+        let mut daemon = Self::unstarted(image, programs);
+        daemon.boot();
+        daemon
+    }
+
+    fn unstarted(image: PathBuf, programs: Option<PathBuf>) -> Self {
         // Short: the agent sockets below it must fit a socket address.
         let dir = tempfile::Builder::new().prefix("ppq").tempdir_in("/tmp").unwrap();
-        let mut daemon = Self { dir, image, child: None, programs };
+        let daemon = Self { dir, image, child: None, programs };
         daemon.write_configuration();
-        daemon.boot();
         daemon
     }
 

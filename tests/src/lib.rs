@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 pub mod bench;
+pub mod conformance;
 pub mod crash;
 pub mod daemon;
 pub mod kill;

@@ -1,6 +1,6 @@
 //! A node to test on: a private network namespace for the whole test, a fake cloud in it, and the node service in this process.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -25,13 +25,22 @@ use crate::shim::GoShim;
 /// When the namespace cannot be made, or the test panics.
 pub fn on_private_network(test: impl FnOnce() + Send + 'static) {
     let body = move || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        run("ip", &["link", "set", "lo", "up"]);
+        unshare_network().unwrap();
         test();
     };
     if let Err(panic) = std::thread::spawn(body).join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Puts this thread, and what it starts from now on, into a network namespace of its own.
+///
+/// # Errors
+/// The kernel's.
+pub fn unshare_network() -> std::io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    run("ip", &["link", "set", "lo", "up"]);
+    Ok(())
 }
 
 /// [`on_private_network`] for an async test, with a runtime of its own.
@@ -72,8 +81,11 @@ pub fn run(program: &str, args: &[&str]) {
 /// When it was not built.
 #[must_use]
 pub fn built(program: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join(program);
+    let own = std::env::current_exe().unwrap();
+    let dir = own.parent().unwrap();
+    // Tests lie one directory deeper than programs.
+    let dir = if dir.ends_with("deps") { dir.parent().unwrap() } else { dir };
+    let path = dir.join(program);
     assert!(path.exists(), "{} is not built: run the suites with cargo test --workspace", path.display());
     path
 }
@@ -258,6 +270,16 @@ impl Pod {
     /// Removes the namespace, as the CNI does when the pod is over.
     pub async fn remove(&self) {
         peerpods_podnet::pod_netns::remove(&self.name).await.unwrap();
+    }
+}
+
+/// Removes the namespaces of pods of this process, also of one that was being made when it was interrupted.
+pub fn remove_pods() {
+    let listed = std::process::Command::new("ip").args(["netns", "list"]).output();
+    let listed = listed.map(|listed| listed.stdout).unwrap_or_default();
+    let own = format!("pptest-{}-", std::process::id());
+    for name in String::from_utf8_lossy(&listed).split_whitespace().filter(|name| name.starts_with(&own)) {
+        drop(std::process::Command::new("ip").args(["netns", "del", name]).output());
     }
 }
 

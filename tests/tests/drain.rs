@@ -13,7 +13,7 @@ use peerpods_podnet::VxlanTunnel;
 use peerpods_provider::fake::{Calls, FakeCloud, Fault, Operation};
 use peerpods_test_require::{Need, require};
 use peerpods_tests::node::{Node, Pod, eventually, in_private_network};
-use peerpods_tests::shim::{GoShim, admin_get, check_agent};
+use peerpods_tests::shim::{GoShim, RsShim, admin_get, check_agent};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -164,7 +164,7 @@ fn clients_that_stall_do_not_hold_the_end_up() {
             stream.write_all(said).await.unwrap();
             stalled.push(stream);
         }
-        let held = node.shim().hold().await.unwrap();
+        let held = RsShim::connect(node.socket()).await.unwrap();
         held.version().await.unwrap();
         ends_in_time(node.shut_down()).await;
     });

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use peerpods_proto::grpc;
 use peerpods_provider::fake::{Calls, Fault, Operation};
 use peerpods_test_require::{Need, require};
-use peerpods_tests::node::{Node, Pod, eventually, in_private_network, output};
+use peerpods_tests::node::{Node, Pod, eventually, in_private_network, output, processes_naming, run};
 use peerpods_tests::shim::{admin_get, annotations, check_agent, grpc_channel};
 use ttrpc::Code;
 
@@ -56,6 +56,88 @@ fn a_pod_is_created_started_reached_and_leaves_nothing() {
         node.assert_nothing_left().await;
         let gone = admin_get(&node.socket(), &id(1)).await.unwrap_err();
         assert_eq!(gone.code(), tonic::Code::NotFound);
+        node.shut_down().await;
+    });
+}
+
+/// Connects from inside the pod's namespace in the VM.
+fn connect(podns: &str, address: &str) -> std::io::Result<()> {
+    let (path, address) = (std::path::PathBuf::from(podns), address.parse().unwrap());
+    let tried = std::thread::spawn(move || {
+        let file = std::fs::File::open(path).unwrap();
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(1500)).map(drop)
+    });
+    tried.join().unwrap()
+}
+
+#[test]
+fn a_pod_is_kept_from_its_vm_and_from_metadata_services_and_others_from_the_pod() {
+    const TEST: &str = "a_pod_is_kept_from_its_vm_and_from_metadata_services_and_others_from_the_pod";
+    if !require(TEST, NEEDS) || !require(TEST, &[Need::Program("nft"), Need::Program("sysctl")]) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_guests(|_| {}).await;
+        run("ip", &["address", "add", "169.254.169.254/32", "dev", "lo"]);
+        run("sysctl", &["-qw", "net.ipv4.ip_forward=1"]);
+        let _service = std::net::TcpListener::bind("169.254.169.254:80").unwrap();
+        let _shop = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+        let (pod, shim) = (Pod::new(1).await, node.shim());
+        let socket = shim.create(&id(1), &pod.path).await.unwrap();
+        shim.start(&id(1)).await.unwrap();
+        assert_eq!(check_agent(&socket).await.unwrap(), 1);
+        let table = output("nft", &["list", "table", "inet", "peerpods"]);
+        assert!(table.contains(&pod.path.display().to_string()), "{table}");
+        let vm = admin_get(&node.socket(), &id(1)).await.unwrap().addresses.remove(0);
+        let guests = processes_naming(&node.dir.path().display().to_string());
+        // The guest has mounts of its own, and its own processes see its namespace there.
+        let is_guest = |line: &&String| {
+            line.split(": ")
+                .nth(1)
+                .is_some_and(|c| c.starts_with('/') && c.contains("peerpods-guest --user-data"))
+        };
+        let guest = guests.iter().find(is_guest).unwrap_or_else(|| panic!("{guests:#?}"));
+        let pid = guest.split([' ', ':']).nth(1).unwrap();
+        let podns = guest.split("--podns ").nth(1).unwrap().split(' ').next().unwrap();
+        let podns = &format!("/proc/{pid}/root{podns}");
+
+        assert!(connect(podns, "10.152.1.1:8080").is_ok(), "the node is reached as from any pod");
+        for address in ["169.254.169.254:80".to_owned(), format!("{vm}:15150")] {
+            let refused = connect(podns, &address).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "{address}: told at once");
+        }
+        // A container with the right to it takes the guest's rules away, and the worker's are left.
+        run("nsenter", &[&format!("--net={podns}"), "ip", "rule", "flush"]);
+        run("nsenter", &[&format!("--net={podns}"), "ip", "rule", "add", "table", "main"]);
+        assert!(connect(podns, "10.152.1.1:8080").is_ok());
+        for address in ["169.254.169.254:80".to_owned(), format!("{vm}:15150")] {
+            let lost = connect(podns, &address).unwrap_err();
+            assert_eq!(lost.kind(), std::io::ErrorKind::TimedOut, "{address}: reached by way of the worker");
+        }
+        shim.stop(&id(1)).await.unwrap();
+        node.assert_nothing_left().await;
+        assert_eq!(output("nft", &["list", "tables"]), "", "the table goes with the last tunnel");
+        node.shut_down().await;
+    });
+}
+
+#[test]
+fn what_a_lost_record_left_is_collected_when_the_service_starts() {
+    const TEST: &str = "what_a_lost_record_left_is_collected_when_the_service_starts";
+    if !require(TEST, NEEDS) || !require(TEST, &[Need::Program("nft")]) {
+        return;
+    }
+    in_private_network(|| async {
+        use peerpods_podnet::{Tunnel as _, TunnelSpec, VxlanTunnel};
+        let lost = Pod::new(9).await;
+        let remote = "10.151.0.9".parse().unwrap();
+        let spec = TunnelSpec { vni: 600_000, port: 9000, remote, pod_interface: "eth0".to_owned() };
+        VxlanTunnel::new().setup(&lost.path, &spec).await.unwrap();
+        lost.remove().await;
+        assert!(output("nft", &["list", "tables"]).contains("peerpods"));
+        let mut node = Node::with_bare_vms(|_| {}).await;
+        assert_eq!(output("nft", &["list", "tables"]), "");
         node.shut_down().await;
     });
 }

@@ -82,6 +82,33 @@ fn the_pods_address_and_mac_are_in_the_vm_and_answer_from_the_node() {
 }
 
 #[test]
+fn a_pod_in_a_real_vm_is_guarded_and_refused_what_is_not_its_own() {
+    const TEST: &str = "a_pod_in_a_real_vm_is_guarded_and_refused_what_is_not_its_own";
+    if !require(TEST, &[Need::Program("nft")]) {
+        return;
+    }
+    on_this_machine(TEST, || {
+        let daemon = Daemon::start(image());
+        let guarded = daemon.id("guarded");
+        drop(daemon.succeed(&["sandbox", "create", "--id", &guarded, "--pod-network", "10.155.6.0/24"]));
+        drop(daemon.succeed(&["sandbox", "start", &guarded, "--quiet"]));
+        assert!(output("nft", &["list", "tables"]).contains("peerpods"), "{}", daemon.log());
+        let table = output("nft", &["list", "table", "inet", "peerpods"]);
+        assert!(table.contains("VNI ") && table.contains("notrack"), "{table}");
+        let listed = daemon.succeed(&["sandbox", "list", "--output", "json"]);
+        let console = std::fs::read_to_string(json_text(&listed, "console")).unwrap();
+        assert!(!console.contains("unguarded"), "the image's kernel has nf_tables: {console}");
+        // Not by wget: a static busybox dies of naming the address it could not reach.
+        let tries = "for a in 169.254.169.254 168.63.129.16; do ip route get $a 2>&1; done; true";
+        let seen = daemon.succeed(&["sandbox", "exec", &guarded, "--", "sh", "-c", tries]);
+        assert_eq!(seen.matches("Permission denied").count(), 2, "{seen}");
+        drop(daemon.succeed(&["sandbox", "stop", &guarded]));
+        daemon.assert_nothing_left();
+        assert_eq!(output("nft", &["list", "tables"]), "");
+    });
+}
+
+#[test]
 fn kill_9_of_the_service_does_not_interrupt_a_streaming_command() {
     on_this_machine("kill_9_of_the_service_does_not_interrupt_a_streaming_command", || {
         let mut daemon = Daemon::start(image());

@@ -15,7 +15,7 @@ use peerpods_provider::ErrorKind;
 use peerpods_provider::fake::{Calls, Fault, Operation};
 use peerpods_test_require::{Need, require};
 use peerpods_tests::node::{Node, Pod, built, eventually, in_private_network};
-use peerpods_tests::shim::{admin_get, check_agent};
+use peerpods_tests::shim::{RsShim, admin_get, check_agent};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,7 @@ fn a_stop_that_comes_while_the_service_ends_is_carried_out() {
         // A client that began to speak gRPC and fell silent holds the end up; the shim's connection is older than the end.
         let mut stalled = UnixStream::connect(node.socket()).await.unwrap();
         stalled.write_all(b"P").await.unwrap();
-        let held = shim.hold().await.unwrap();
+        let held = RsShim::connect(node.socket()).await.unwrap();
         held.version().await.unwrap();
         let began = Instant::now();
         let ending = async {

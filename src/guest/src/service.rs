@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use peerpods_agentlink::far::{Far, FarConfig};
 use peerpods_agentlink::tls::{FarKeys, MinVersion, TlsError, far_server};
-use peerpods_podnet::guest::ensure_podns;
+use peerpods_podnet::guest::{ensure_podns, refuse};
 use peerpods_podnet::{GuestTunnel, TunnelError};
 use peerpods_podvm::guest_config::ApfConfig;
 use peerpods_podvm::network::PodNetwork;
@@ -104,6 +104,7 @@ async fn set_up(args: &Args, told: &Provisioned, tunnel: &GuestTunnel) -> Result
     match &told.config.pod_network {
         Some(network) => {
             lay(tunnel, network).await?;
+            tell_off(args, told).await;
             say_step("pod network", format_args!("{} on {}", network.podip, network.interface));
         }
         None => tracing::warn!("apf.json has no pod-network: containers will have a loopback device only"),
@@ -119,6 +120,14 @@ async fn set_up(args: &Args, told: &Provisioned, tunnel: &GuestTunnel) -> Result
     say_step("agent", format_args!("{} (pid {})", spec.program.display(), agent.pid().unwrap_or_default()));
     tell_service_manager();
     Ok(agent)
+}
+
+/// The pod learns at once what it cannot reach. The worker keeps it from there; without this it would only wait.
+async fn tell_off(args: &Args, told: &Provisioned) {
+    if let Err(error) = refuse(&args.podns, &told.config.blocked_addresses).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "the pod will wait in vain for what it cannot reach");
+    }
 }
 
 /// Lays the tunnel; waits for a route to the worker, which a DHCP client may still be about to make.

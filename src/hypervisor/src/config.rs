@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use peerpods_podvm::metadata::MetadataAccess;
 use peerpods_podvm::{ClusterId, SandboxId};
 
 /// The service's configuration, already checked.
@@ -49,6 +50,9 @@ pub struct Config {
     pub host_interface: Option<String>,
     /// Initdata for pods that bring none (`INITDATA`): base64 of gzip of TOML, checked at start.
     pub initdata: Option<String>,
+    /// Whether pods reach the cloud's metadata services (`PEERPODS_POD_METADATA_ACCESS`). Says what the guest is told; the worker's end
+    /// of the tunnel is given its own by whoever makes it.
+    pub metadata_access: MetadataAccess,
 }
 
 /// What becomes of VMs that no sandbox owns.
@@ -102,6 +106,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(20),
             host_interface: None,
             initdata: None,
+            metadata_access: MetadataAccess::default(),
         }
     }
 }

@@ -224,6 +224,12 @@ async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::R
     for bad in aside {
         error!(file = %bad.path.display(), reason = bad.reason, "a journal record makes no sense; it was set aside");
     }
+    if let Err(error) = parts.tunnel.collect().await {
+        warn!(
+            error = chain(&error),
+            "what lost tunnels left on this node could not be removed; the next start tries again"
+        );
+    }
     let cluster = match &config.cluster_id {
         Some(id) => id.clone(),
         None => context::cluster_id(&config.state_dir).map_err(file("read the cluster id in"))?,

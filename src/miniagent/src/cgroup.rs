@@ -74,10 +74,16 @@ impl Cgroup {
             pass_controllers_down(above);
         }
         let made = Self { path };
-        for (file, value) in settings(resources) {
-            made.set(file, &value)?;
-        }
+        made.limit(resources)?;
         Ok(Some(made))
+    }
+
+    /// Sets limits, of a new container or anew; those that are not given stay as they are.
+    ///
+    /// # Errors
+    /// [`CgroupError::Write`].
+    pub fn limit(&self, resources: &oci::LinuxResources) -> Result<(), CgroupError> {
+        settings(resources).into_iter().try_for_each(|(file, value)| self.set(file, &value))
     }
 
     /// Puts a process, by the agent's id of it, in the cgroup; its children will be, too.

@@ -99,7 +99,7 @@ fn hypervisor(settings: &Settings, life: Lifecycle) -> Result<Prepared, RoleErro
         DiskJournal::open(settings.hypervisor.state_dir.join("journal")).map_err(RunError::Journal)?;
     let parts = Parts {
         provider: provider(&settings.provider),
-        tunnel: Arc::new(VxlanTunnel::new()),
+        tunnel: Arc::new(VxlanTunnel::with_metadata_access(settings.hypervisor.metadata_access)),
         link: Arc::new(LinkProcesses::placed(program, settings.link_placement.clone())),
         ledger: Arc::new(NoLedger),
         journal: Arc::new(journal.clone()),

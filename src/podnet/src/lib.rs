@@ -5,14 +5,16 @@
 //! address, MAC address and routes. [`pod_netns`] makes what a CNI plugin makes, for use without one.
 //!
 //! This crate owns those devices and rules and nothing else: it never touches the pod's address on the worker, the host's routes or
-//! its firewall. Everything it knows about the kernel it reads anew at each call; it keeps no state.
+//! others' firewall rules; its own are in one table (`guard`). Everything it knows about the kernel it reads anew at each call; it keeps no state.
 //!
 //! "This machine's namespace" is always that of the calling thread. No thread of the async runtime ever enters another one: sockets
 //! of other namespaces are opened by short-lived threads of their own (`netns`).
 
+pub mod guard;
 pub mod guest;
 mod kernel;
 mod netns;
+mod nft;
 mod node;
 pub mod pod_netns;
 pub mod tunnel;
@@ -23,4 +25,4 @@ pub use guest::GuestTunnel;
 pub use node::worker_address;
 pub use pod_netns::{PodNetns, PodNetnsSpec};
 pub use tunnel::{Tunnel, TunnelError, TunnelSpec};
-pub use worker::VxlanTunnel;
+pub use worker::{VxlanTunnel, try_out_block};

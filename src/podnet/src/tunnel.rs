@@ -111,4 +111,13 @@ pub trait Tunnel: Send + Sync {
     /// # Errors
     /// When something may be left.
     async fn teardown(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError>;
+
+    /// Removes what tunnels left on the worker whose pod's namespace is gone, as after a record was lost. Nothing that a tunnel needs
+    /// whose namespace is there. Nothing to do where tunnels leave nothing outside it.
+    ///
+    /// # Errors
+    /// When something may be left.
+    async fn collect(&self) -> Result<(), TunnelError> {
+        Ok(())
+    }
 }

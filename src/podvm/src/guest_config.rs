@@ -3,6 +3,8 @@
 //! The wire form is stock's (cloud-api-adaptor's agent-protocol-forwarder), and a superset may grow here: keys a part does not know
 //! are ignored by it, on both sides. None of this is measured by attestation; only [`crate::initdata`] is.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::network::PodNetwork;
@@ -36,6 +38,9 @@ pub struct ApfConfig {
     /// IANA names of the cipher suites to offer; empty means the default ones.
     #[serde(default, deserialize_with = "null_as_empty", skip_serializing_if = "Vec::is_empty")]
     pub tls_cipher_suites: Vec<String>,
+    /// Addresses the pod is kept from but for DNS, so that the guest tells a program at once. Our own key: a stock guest ignores it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked_addresses: Vec<IpAddr>,
 }
 
 /// A text that is no `apf.json`.
@@ -137,6 +142,15 @@ mod tests {
         };
         assert_eq!(ApfConfig::from_json(&config.to_json()).unwrap(), config);
         assert!(ApfConfig::from_json("{\"tls-cipher-suites\": null}").unwrap().tls_cipher_suites.is_empty());
+    }
+
+    #[test]
+    fn blocked_addresses_are_carried_and_left_out_when_there_are_none() {
+        let blocked_addresses = crate::metadata::SERVICES.to_vec();
+        let config = ApfConfig { blocked_addresses, ..ApfConfig::default() };
+        assert!(config.to_json().contains("\"blocked-addresses\": ["));
+        assert_eq!(ApfConfig::from_json(&config.to_json()).unwrap(), config);
+        assert!(!ApfConfig::default().to_json().contains("blocked"));
     }
 
     #[test]

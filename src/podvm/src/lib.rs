@@ -9,6 +9,7 @@ pub mod guest_config;
 pub mod ids;
 pub mod image;
 pub mod initdata;
+pub mod metadata;
 pub mod naming;
 pub mod network;
 pub mod sizing;

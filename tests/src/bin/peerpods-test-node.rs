@@ -1,5 +1,4 @@
-//! The node service as a process of its own whose cloud is in another process: `peerpods-test-node DIR CLOUD LINK
-//! [SWEEP]`, the last in milliseconds.
+//! The node service as a process of its own whose cloud is in another process: `peerpods-test-node DIR CLOUD LINK [SETTING=SECONDS]…`.
 //!
 //! The composition of `peerpods hypervisor` with the fake cloud's client in the provider's place, so that it can be killed with
 //! `kill -9` while cloud and VMs live on. A program of the tests, because the product has no fake provider.
@@ -22,12 +21,12 @@ type Failure = Box<dyn std::error::Error>;
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [dir, cloud, link, sweep @ ..] = arguments.as_slice() else {
-        eprintln!("usage: peerpods-test-node DIR CLOUD LINK [SWEEP]");
+    let [dir, cloud, link, settings @ ..] = arguments.as_slice() else {
+        eprintln!("usage: peerpods-test-node DIR CLOUD LINK [shim-gone|unstarted|netns-gone|sweep=SECONDS]...");
         return ExitCode::from(2);
     };
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
-    match serve(dir, cloud, link, sweep).await {
+    match serve(dir, cloud, link, settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "ended");
@@ -36,23 +35,22 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(dir: &Path, cloud: &Path, link: &Path, sweep: &[PathBuf]) -> Result<(), Failure> {
+async fn serve(dir: &Path, cloud: &Path, link: &Path, settings: &[PathBuf]) -> Result<(), Failure> {
     let life = Lifecycle::new();
     end_on_signals(&life)?;
-    let sweep = match sweep.first().and_then(|millis| millis.to_str()) {
-        Some(millis) => millis.parse()?,
-        None => 1000,
-    };
-    let config = Config {
+    let mut config = Config {
         socket: dir.join("hypervisor.sock"),
         pods_dir: dir.join("pods"),
         state_dir: dir.join("state"),
         start_deadline: Duration::from_secs(120),
         netns_gone_ttl: Duration::from_secs(5),
-        sweep_interval: Duration::from_millis(sweep),
+        sweep_interval: Duration::from_secs(1),
         limit_per_node: None,
         ..Config::default()
     };
+    for setting in settings {
+        set(&mut config, &setting.to_string_lossy())?;
+    }
     let parts = Parts {
         provider: Arc::new(CloudClient::new(cloud)?),
         tunnel: Arc::new(VxlanTunnel::new()),
@@ -61,4 +59,17 @@ async fn serve(dir: &Path, cloud: &Path, link: &Path, sweep: &[PathBuf]) -> Resu
         journal: Arc::new(DiskJournal::open(dir.join("state/journal"))?),
     };
     Ok(peerpods_hypervisor::run(config, parts, life).await?)
+}
+
+fn set(config: &mut Config, setting: &str) -> Result<(), Failure> {
+    let (name, seconds) = setting.split_once('=').ok_or_else(|| format!("{setting:?} has no ="))?;
+    let time = Duration::from_secs(seconds.parse()?);
+    match name {
+        "shim-gone" => config.shim_gone_ttl = time,
+        "unstarted" => config.unstarted_ttl = time,
+        "netns-gone" => config.netns_gone_ttl = time,
+        "sweep" => config.sweep_interval = time,
+        other => return Err(format!("there is no setting {other:?}").into()),
+    }
+    Ok(())
 }

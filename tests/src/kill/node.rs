@@ -26,10 +26,10 @@ pub struct KilledNode {
     dir: TempDir,
     _server: CloudServer,
     child: Option<Child>,
+    /// Further arguments of the service.
+    settings: Vec<String>,
     started: Instant,
     answered: Option<Duration>,
-    /// How often the service looks at its sandboxes, when not as often as `peerpods-test-node` does.
-    sweep: Option<Duration>,
 }
 
 #[expect(clippy::missing_panics_doc, reason = "the test framework fails the test")]
@@ -51,7 +51,8 @@ impl KilledNode {
     #[must_use]
     pub fn at_rest(cloud: Arc<FakeCloud>) -> Self {
         let mut node = Self::of(Self::place(), cloud);
-        node.sweep = Some(peerpods_hypervisor::Config::default().sweep_interval);
+        let often = peerpods_hypervisor::Config::default().sweep_interval;
+        node.configure(&[format!("sweep={}", often.as_secs())]);
         node
     }
 
@@ -68,11 +69,23 @@ impl KilledNode {
             std::fs::create_dir(dir.path().join("userland").join(place)).unwrap();
         }
         std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for program in ["sh", "sleep"] {
+        for program in ["sh", "sleep", "stty"] {
             symlink("busybox", bin.join(program)).unwrap();
         }
-        let started = Instant::now();
-        Self { cloud, dir, _server: server, child: None, started, answered: None, sweep: None }
+        Self {
+            cloud,
+            dir,
+            _server: server,
+            child: None,
+            settings: Vec::new(),
+            started: Instant::now(),
+            answered: None,
+        }
+    }
+
+    /// Settings of the service as `peerpods-test-node` takes them; they count from the next start.
+    pub fn configure(&mut self, settings: &[String]) {
+        settings.clone_into(&mut self.settings);
     }
 
     /// What containers have below them: a shell and `sleep`.
@@ -87,7 +100,7 @@ impl KilledNode {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut command = Command::new(built("peerpods-test-node"));
         command.arg(self.dir.path()).arg(self.dir.path().join("cloud")).arg(built("peerpods-link"));
-        command.args(self.sweep.map(|interval| interval.as_millis().to_string()));
+        command.args(&self.settings);
         (self.started, self.answered) = (Instant::now(), None);
         self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }

@@ -143,6 +143,7 @@ impl Start {
             tls_client_ca: Some(authority.certificate_pem().to_owned()),
             tls_min_version: None,
             tls_cipher_suites: Vec::new(),
+            blocked_addresses: self.context.config.metadata_access.blocked().to_vec(),
         };
         let mut files = vec![File::new(APF_PATH, apf.to_json())];
         let given = request.initdata.as_ref().map(InitData::encode);

@@ -9,8 +9,8 @@ use peerpods_proto::ttrpc::agent::{
     ExecProcessRequest, GetMetricsRequest, GetOOMEventRequest, GuestDetailsRequest, GuestDetailsResponse,
     Metrics, OOMEvent, OnlineCPUMemRequest, ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest,
     ReseedRandomDevRequest, SetGuestDateTimeRequest, SignalProcessRequest, StartContainerRequest,
-    StatsContainerRequest, StatsContainerResponse, TtyWinResizeRequest, WaitProcessRequest,
-    WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
+    StatsContainerRequest, StatsContainerResponse, TtyWinResizeRequest, UpdateContainerRequest,
+    WaitProcessRequest, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
 };
 use peerpods_proto::ttrpc::agent_ttrpc::AgentService;
 use protobuf::well_known_types::empty::Empty;
@@ -140,6 +140,17 @@ impl AgentService for Agent {
         request: StatsContainerRequest,
     ) -> ttrpc::Result<StatsContainerResponse> {
         answer(self.sandbox.container(&request.container_id)).map(|container| stats::of(&container))
+    }
+
+    /// A resize of the pod. Where the VM has no cgroups there is nothing to limit, as when the container was made.
+    async fn update_container(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        let container = answer(self.sandbox.container(&request.container_id))?;
+        let limited = container.cgroup().map_or(Ok(()), |cgroup| cgroup.limit(&request.resources));
+        done(limited.map_err(AgentError::from))
     }
 
     async fn write_stdin(

@@ -16,7 +16,7 @@ use crate::error::AgentError;
 use crate::sandbox::Sandbox;
 
 /// The calls of `grpc.AgentService` that we answer.
-const ANSWERED: [&str; 21] = [
+const ANSWERED: [&str; 22] = [
     "CloseStdin",
     "CopyFile",
     "CreateContainer",
@@ -36,6 +36,7 @@ const ANSWERED: [&str; 21] = [
     "StartContainer",
     "StatsContainer",
     "TtyWinResize",
+    "UpdateContainer",
     "WaitProcess",
     "WriteStdin",
 ];

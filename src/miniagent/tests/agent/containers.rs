@@ -1,7 +1,7 @@
 //! Containers: what they are made of, and what they run in.
 
 use peerpods_proto::ttrpc::agent::{
-    CreateContainerRequest, DestroySandboxRequest, StatsContainerRequest, Storage,
+    CreateContainerRequest, DestroySandboxRequest, StatsContainerRequest, Storage, UpdateContainerRequest,
 };
 use peerpods_proto::ttrpc::oci;
 use peerpods_test_require::require;
@@ -239,6 +239,20 @@ async fn a_container_runs_in_a_cgroup_where_there_are_any() {
     assert!(output.contains("0::/\n"), "{output}");
     assert!(output.contains("/sys/fs/cgroup/cgroup.procs"), "{output}");
     stats_have_figures(&agent, &id).await;
+    // A resize: what is given changes, the rest stays.
+    let limit_of = |pids: i64| {
+        let mut request = UpdateContainerRequest { container_id: id.clone(), ..Default::default() };
+        request.resources.mut_or_insert_default().Pids.mut_or_insert_default().Limit = pids;
+        request
+    };
+    agent.service.update_container(soon(), &limit_of(60)).await.unwrap();
+    agent.service.update_container(soon(), &limit_of(0)).await.unwrap();
+    let pids = format!("{tree}/pids.max");
+    // The tree may lack the controller; then there is no such file, and no limit.
+    agent.command(&["sh", "-c", &format!("test ! -e {pids} || grep -qx 60 {pids}")]);
+    let unknown = UpdateContainerRequest { container_id: "none".into(), ..Default::default() };
+    let (code, _) = refusal(agent.service.update_container(soon(), &unknown).await);
+    assert_eq!(code, Code::INVALID_ARGUMENT);
     agent.remove(&id).await.unwrap();
     agent.command(&["test", "!", "-e", &tree]);
     // The tree is the machine's own, mounted once more.

@@ -208,6 +208,13 @@ pub const KEYS: &[Key] = &[
         "error, warn, info, debug, trace, or a filter such as info,peerpods_podnet=debug",
     ),
     key("log-format", "PEERPODS_LOG_FORMAT", "log-format", "FORMAT", "text or json"),
+    key(
+        "pod-metadata-access",
+        "PEERPODS_POD_METADATA_ACCESS",
+        "pod-metadata-access",
+        "ACCESS",
+        "Whether pods reach cloud metadata services (169.254.169.254, fd00:ec2::254, 168.63.129.16): blocked or allowed",
+    ),
     key("qemu.program", "PEERPODS_QEMU_PROGRAM", "qemu-program", "PATH", "QEMU"),
     key(
         "qemu.accel",

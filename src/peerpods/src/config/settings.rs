@@ -7,6 +7,7 @@ use peerpods_agentlink::process::placement::{Placement, Wanted};
 use peerpods_hypervisor::config::Collection;
 use peerpods_podvm::ClusterId;
 use peerpods_podvm::initdata::InitData;
+use peerpods_podvm::metadata::MetadataAccess;
 use peerpods_provider_qemu::QemuConfig;
 
 use super::door::{Door, Shown};
@@ -133,6 +134,12 @@ const COLLECTIONS: &[(&str, Collection)] =
 const GC: Kind<Collection> =
     Kind { read: |w| kinds::word(w, COLLECTIONS), show: |mode| kinds::name_of(*mode, COLLECTIONS).into() };
 
+const ACCESSES: &[(&str, MetadataAccess)] =
+    &[("blocked", MetadataAccess::Blocked), ("allowed", MetadataAccess::Allowed)];
+
+const METADATA: Kind<MetadataAccess> =
+    Kind { read: |w| kinds::word(w, ACCESSES), show: |access| kinds::name_of(*access, ACCESSES).into() };
+
 const TUNNEL_TYPE: Kind<()> = Kind { read: |w| kinds::word(w, &[("vxlan", ())]), show: |()| "vxlan".into() };
 
 const CLUSTER_ID: Kind<ClusterId> = Kind { read: kinds::parsed, show: |id| id.as_str().into() };
@@ -199,6 +206,7 @@ fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
         drain_timeout: door.take("drain-timeout", default.drain_timeout, &kinds::DURATION),
         host_interface: door.take_optional("host-interface", &kinds::INTERFACE),
         initdata: door.take_optional("initdata", &INITDATA),
+        metadata_access: door.take("pod-metadata-access", default.metadata_access, &METADATA),
     }
 }
 

@@ -2,6 +2,7 @@
 //! It changes nothing that stays: what it tries out, it does in a network namespace of its own or removes at once.
 
 pub mod checks;
+pub mod guard;
 pub mod netlink;
 pub mod observe;
 mod placement;
@@ -47,6 +48,10 @@ pub struct Facts {
     pub euid: u32,
     /// Whether a network namespace and a VXLAN device in it can be made and removed; why not.
     pub netlink: Result<(), String>,
+    /// How tunnels are guarded by nftables; what the kernel lacks for it.
+    pub guard: Result<guard::Guard, String>,
+    /// Whether pods can be kept from what is not theirs; why not.
+    pub block: Result<(), String>,
     /// Whether `/dev/net/tun` can be opened; why not.
     pub tun: Result<(), String>,
     /// Whether `/dev/kvm` can be opened; why not.

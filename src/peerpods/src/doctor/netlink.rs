@@ -16,13 +16,20 @@ const DEVICE: &str = "doctor0";
 /// # Errors
 /// One sentence: which step failed and what the kernel said.
 pub fn try_out() -> Result<(), String> {
+    in_a_namespace(vxlan())
+}
+
+/// Runs a trial on a thread in a network namespace of its own. Blocks.
+pub(super) fn in_a_namespace<T: Send + 'static>(
+    trial: impl Future<Output = Result<T, String>> + Send + 'static,
+) -> Result<T, String> {
     let tried = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|errno| format!("cannot make a network namespace: {errno}"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
         runtime.block_on(async {
-            match tokio::time::timeout(PATIENCE, vxlan()).await {
+            match tokio::time::timeout(PATIENCE, trial).await {
                 Ok(tried) => tried,
                 Err(_) => Err(format!("netlink did not answer within {PATIENCE:?}")),
             }

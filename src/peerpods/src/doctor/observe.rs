@@ -12,7 +12,7 @@ use nix::sys::statvfs::statvfs;
 use peerpods_agentlink::process::placement::Choice;
 use peerpods_provider_qemu::QemuConfig;
 
-use super::{Directory, Facts, SocketState, netlink};
+use super::{Directory, Facts, SocketState, guard, netlink};
 use crate::config::{ProviderSettings, Settings};
 use crate::gc::Vms;
 use crate::programs::Places;
@@ -53,6 +53,8 @@ fn facts(
     Facts {
         euid: nix::unistd::geteuid().as_raw(),
         netlink: netlink::try_out(),
+        guard: guard::try_out_tunnels(),
+        block: guard::try_out_pods(),
         tun: opens("/dev/net/tun"),
         kvm: opens("/dev/kvm"),
         virtualisation: virtualisation(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),

@@ -7,6 +7,7 @@
 //! `plan` decides, this module observes and applies.
 
 mod plan;
+mod refuse;
 mod underlay;
 
 use std::net::IpAddr;
@@ -15,7 +16,10 @@ use std::path::{Path, PathBuf};
 use peerpods_podvm::network::PodNetwork;
 
 use self::plan::{Device, State, Step};
+pub use self::refuse::refuse;
+pub(crate) use self::refuse::{Answer, RoutingRule};
 pub use self::underlay::set_underlay;
+use crate::guard::{self, Admitted};
 use crate::kernel::{Rtnl, failed};
 use crate::netns::{self, Netns};
 use crate::tunnel::TunnelError;
@@ -55,6 +59,9 @@ impl GuestTunnel {
         let place = Place::open(&self.podns).await?;
         let underlay_mtu = place.underlay_mtu(network.worker_node_ip.addr()).await?;
         let state = place.observe(&network.interface).await?;
+        // First: a device without its guard takes anybody's packets.
+        let (vni, port, peer) = (network.vxlan_id, network.vxlan_port, network.worker_node_ip.addr());
+        guard::admit(Admitted { vni, port, peer, netns: None }).await?;
         for step in plan::setup(&state, network, underlay_mtu) {
             place.apply(&step, network).await?;
         }
@@ -67,14 +74,17 @@ impl GuestTunnel {
     /// When something may be left.
     pub async fn teardown(&self, network: &PodNetwork) -> Result<(), TunnelError> {
         let place = match Place::open(&self.podns).await {
-            Err(TunnelError::NoNetns { .. }) => return Ok(()),
+            Err(TunnelError::NoNetns { .. }) => {
+                return guard::withdraw(network.vxlan_id, network.vxlan_port).await;
+            }
             other => other?,
         };
         let State { device } = place.observe(&network.interface).await?;
         if let Some(Device { found, .. }) = device {
             place.apply(&Step::Remove { link: found.index }, network).await?;
         }
-        vxlan::remove_half_born(&place.pod_link, network.vxlan_id).await
+        vxlan::remove_half_born(&place.pod_link, network.vxlan_id).await?;
+        guard::withdraw(network.vxlan_id, network.vxlan_port).await
     }
 }
 

@@ -6,10 +6,12 @@ use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RulePortRange};
 use peerpods_podvm::network::{MacAddr, Route, RouteProtocol, RouteScope};
 use rtnetlink::{AddressMessageBuilder, Error, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use super::{Rtnl, gone_is_ok};
+use crate::guest::{Answer, RoutingRule};
 
 impl Rtnl {
     /// Makes a device as described.
@@ -91,6 +93,24 @@ impl Rtnl {
     /// Removes a route of a device; Ok when it has gone.
     pub(crate) async fn remove_route(&self, link: u32, route: &Route) -> Result<(), Error> {
         gone_is_ok(self.handle.route().del(route_message(link, route, None)?).execute().await)
+    }
+
+    /// Adds a rule about one destination, before the tables are asked; `EEXIST` when it is there.
+    pub(crate) async fn add_rule(&self, rule: &RoutingRule) -> Result<(), Error> {
+        let mut request = self.handle.rule().add().priority(rule.priority);
+        request = match rule.answer {
+            Answer::Refused => request.action(RuleAction::Prohibit),
+            Answer::Routed(transport, port) => {
+                let port = RulePortRange { start: port, end: port };
+                let of = [RuleAttribute::IpProtocol(transport), RuleAttribute::DestinationPortRange(port)];
+                request.message_mut().attributes.extend(of);
+                request.action(RuleAction::ToTable)
+            }
+        };
+        match rule.destination {
+            IpAddr::V4(v4) => request.v4().destination_prefix(v4, 32).execute().await,
+            IpAddr::V6(v6) => request.v6().destination_prefix(v6, 128).execute().await,
+        }
     }
 
     /// Makes a neighbour permanent, in place of what there is for the same address.

@@ -1,16 +1,19 @@
-//! Redirections by traffic control: an ingress qdisc and a u32 filter that matches everything, with the action "mirred egress redirect".
+//! Redirections by traffic control: an ingress qdisc and a u32 filter that matches everything, with the action "mirred egress redirect";
+//! and programs that drop packets before they are redirected.
 //!
 //! u32 and not matchall or flower: it is the one classifier every kernel has that we met, and the one stock uses.
 
 use futures::TryStreamExt;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
-    TcAction, TcActionAttribute, TcActionMirrorOption, TcActionOption, TcAttribute, TcFilterU32,
-    TcFilterU32Option, TcHandle, TcMessage, TcMirrorActionType, TcOption,
+    TcAction, TcActionAttribute, TcActionMirrorOption, TcActionOption, TcAttribute, TcFilterBpf,
+    TcFilterBpfOption, TcFilterU32, TcFilterU32Option, TcHandle, TcMessage, TcMirrorActionType, TcOption,
 };
 use nix::errno::Errno;
 use rtnetlink::Error;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla,
+};
 
 use super::{Rtnl, failed, gone_is_ok, said};
 use crate::tunnel::TunnelError;
@@ -39,6 +42,8 @@ pub(crate) struct Filter {
     pub(crate) kind: String,
     /// The device it redirects to, if that is what it does.
     pub(crate) redirect: Option<u32>,
+    /// Its instructions, if it is a program of classic BPF that itself decides.
+    pub(crate) program: Option<Vec<u8>>,
 }
 
 /// What is done to the frames a device receives.
@@ -101,17 +106,48 @@ impl Rtnl {
         message.header.parent = RECEIVED;
         message.header.info = u32::from(TcHandle { major: filter.priority, minor: filter.protocol.to_be() });
         message.attributes.push(TcAttribute::Kind(filter.kind.clone()));
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::DelTrafficFilter(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        gone_is_ok(self.acknowledged(RouteNetlinkMessage::DelTrafficFilter(message), 0).await)
+    }
+
+    /// Has a program of classic BPF decide about every frame a device receives, eight bytes an instruction.
+    pub(crate) async fn add_program(&self, link: u32, priority: u16, program: &[u8]) -> Result<(), Error> {
+        let too_long = |_| Error::InvalidNla(format!("a program of {} bytes", program.len()));
+        let instructions = u16::try_from(program.len() / 8).map_err(too_long)?;
+        let mut message = TcMessage::with_index(tc_index(link)?);
+        message.header.parent = RECEIVED;
+        message.header.info = u32::from(TcHandle { major: priority, minor: EVERY_PROTOCOL.to_be() });
+        let option =
+            |kind, value: Vec<u8>| TcOption::Bpf(TcFilterBpfOption::Other(DefaultNla::new(kind, value)));
+        let options = vec![
+            option(TCA_BPF_OPS_LEN, instructions.to_ne_bytes().into()),
+            option(TCA_BPF_OPS, program.to_vec()),
+            option(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes().into()),
+        ];
+        message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
+        message.attributes.push(TcAttribute::Options(options));
+        self.acknowledged(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
+    async fn acknowledged(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
         let mut answers = self.handle.clone().request(request)?;
         while let Some(answer) = futures::StreamExt::next(&mut answers).await {
-            if let NetlinkPayload::Error(e) = answer.payload {
-                return gone_is_ok(Err(Error::NetlinkError(e)));
+            match answer.payload {
+                NetlinkPayload::Error(e) if e.code.is_some() => return Err(Error::NetlinkError(e)),
+                _ => {}
             }
         }
         Ok(())
     }
 }
+
+/// Of `linux/pkt_cls.h`.
+const TCA_BPF_OPS_LEN: u16 = 4;
+const TCA_BPF_OPS: u16 = 5;
+const TCA_BPF_FLAGS: u16 = 8;
+/// What the program returns is what becomes of the packet.
+const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 
 fn tc_index(link: u32) -> Result<i32, Error> {
     i32::try_from(link).map_err(|_| Error::InvalidNla(format!("{link} is no device index")))
@@ -149,7 +185,17 @@ fn filter(message: &TcMessage) -> Option<Filter> {
             TcOption::U32(TcFilterU32Option::Action(actions)) => actions.iter().find_map(redirection),
             _ => None,
         }),
+        program: options.iter().find_map(|o| match o {
+            TcOption::Bpf(TcFilterBpfOption::Other(nla)) if nla.kind() == TCA_BPF_OPS => Some(value(nla)),
+            _ => None,
+        }),
     })
+}
+
+fn value(attribute: &DefaultNla) -> Vec<u8> {
+    let mut out = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut out);
+    out
 }
 
 fn redirection(action: &TcAction) -> Option<u32> {

@@ -2,20 +2,26 @@
 //!
 //! Owns the device [`DEVICE`] in pod namespaces and the redirections between it and the pod's interface. The device's UDP socket is
 //! in the namespace of the calling thread, the worker's. The pod's interface keeps its address: what it receives is redirected before
-//! the namespace's own IP stack sees it. Firewall rules, routes and sysctls of the worker are left alone.
+//! the namespace's own IP stack sees it. Routes and sysctls of the worker are left alone; who may send a tunnel's packets is `guard`'s.
 //!
 //! `interface` reads the pod's network, `plan` decides, this module observes and applies.
 
+mod block;
 mod interface;
 mod plan;
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use async_trait::async_trait;
+use nix::errno::Errno;
+use peerpods_podvm::metadata::MetadataAccess;
 use peerpods_podvm::network::PodInterface;
 
+use self::block::Blocked;
 use self::plan::{End, Side, State, Step};
-use crate::kernel::{Rtnl, failed};
+use crate::guard::{self, Admitted};
+use crate::kernel::{Rtnl, failed, io_error, said};
 use crate::netns::Netns;
 use crate::tunnel::{Tunnel, TunnelError, TunnelSpec};
 use crate::vxlan::{self, NewDevice};
@@ -23,15 +29,23 @@ use crate::vxlan::{self, NewDevice};
 /// The VXLAN device's name in a pod's namespace, the same as stock's.
 pub(crate) const DEVICE: &str = "vxlan1";
 
-/// The worker end of pods' tunnels, in the kernel. Holds nothing: all is read from the kernel at each call.
+/// The worker end of pods' tunnels, in the kernel. Holds no state: all is read from the kernel at each call.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct VxlanTunnel;
+pub struct VxlanTunnel {
+    metadata: MetadataAccess,
+}
 
 impl VxlanTunnel {
     /// The tunnels of the node whose network namespace the calling threads are in.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// The same, whose pods have this access to the cloud's metadata services; without it they have none.
+    #[must_use]
+    pub fn with_metadata_access(metadata: MetadataAccess) -> Self {
+        Self { metadata }
     }
 }
 
@@ -51,8 +65,12 @@ impl Tunnel for VxlanTunnel {
         let place = Place::open(netns).await?;
         let state = place.observe(spec).await?;
         let pod_link = state.pod.as_ref().map(|pod| pod.link).ok_or_else(|| no_interface(netns, spec))?;
-        for step in plan::setup(&state, spec) {
-            place.apply(&step, spec, Some(pod_link)).await?;
+        // First: a device without its guard takes anybody's packets.
+        let TunnelSpec { vni, port, remote: peer, .. } = *spec;
+        guard::admit(Admitted { vni, port, peer, netns: Some(netns) }).await?;
+        let block = Blocked::new(spec.remote, self.metadata).program();
+        for step in plan::setup(&state, spec, &block) {
+            place.apply(&step, spec, Some(pod_link), &block).await?;
         }
         Ok(())
     }
@@ -60,16 +78,35 @@ impl Tunnel for VxlanTunnel {
     async fn teardown(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError> {
         let place = match Place::open(netns).await {
             // The kernel removes the device with its namespace, if a little later.
-            Err(TunnelError::NoNetns { .. }) => return Ok(()),
+            Err(TunnelError::NoNetns { .. }) => return guard::withdraw(spec.vni, spec.port).await,
             other => other?,
         };
         let state = place.observe(spec).await?;
         let pod_link = state.pod.as_ref().map(|pod| pod.link);
         for step in plan::teardown(&state) {
-            place.apply(&step, spec, pod_link).await?;
+            place.apply(&step, spec, pod_link, &[]).await?;
         }
-        vxlan::remove_half_born(&place.pod_link, spec.vni).await
+        vxlan::remove_half_born(&place.pod_link, spec.vni).await?;
+        guard::withdraw(spec.vni, spec.port).await
     }
+
+    async fn collect(&self) -> Result<(), TunnelError> {
+        guard::collect().await
+    }
+}
+
+/// Tries in the calling thread's network namespace, which must be one of the caller's own, what keeps pods from what is not theirs.
+///
+/// # Errors
+/// One sentence: which step failed and what the kernel said.
+pub async fn try_out_block() -> Result<(), String> {
+    let place = Rtnl::here().map_err(|error| error.to_string())?;
+    let said = |what: &'static str| move |error| format!("cannot {what}: {}", io_error(error));
+    let program = Blocked::new(IpAddr::from([192, 0, 2, 1]), MetadataAccess::Blocked).program();
+    let loopback = 1;
+    place.add_ingress(loopback).await.map_err(said("make an ingress qdisc"))?;
+    place.add_program(loopback, plan::PRIORITY, &program).await.map_err(said("add a cls_bpf filter"))?;
+    place.remove_ingress(loopback).await.map_err(said("remove an ingress qdisc"))
 }
 
 fn no_interface(netns: &Path, spec: &TunnelSpec) -> TunnelError {
@@ -109,7 +146,13 @@ impl Place {
         Ok(State { pod, device, device_received })
     }
 
-    async fn apply(&self, step: &Step, spec: &TunnelSpec, pod_link: Option<u32>) -> Result<(), TunnelError> {
+    async fn apply(
+        &self,
+        step: &Step,
+        spec: &TunnelSpec,
+        pod_link: Option<u32>,
+        block: &[u8],
+    ) -> Result<(), TunnelError> {
         let place = self.netns.path().display();
         tracing::debug!(netns = %place, vni = spec.vni, ?step, "pod tunnel");
         if let Step::CreateDevice { vxlan, mtu } = step {
@@ -121,7 +164,7 @@ impl Place {
             End::Pod => pod_link.unwrap_or_default(),
             End::Device => device,
         };
-        match step {
+        let done = match step {
             Step::CreateDevice { .. } => Ok(()),
             Step::RemoveDevice { link } => self.pod_link.remove_link(*link).await,
             Step::SetMtu { mtu } => self.pod_link.set_mtu(device, *mtu).await,
@@ -130,9 +173,17 @@ impl Place {
             Step::RemoveQdisc(end) => self.pod_link.remove_ingress(index(*end)).await,
             Step::RemoveFilter(end, filter) => self.pod_link.remove_filter(index(*end), filter).await,
             Step::AddRedirect(end) => {
-                self.pod_link.add_redirect(index(*end), index(end.other()), plan::PRIORITY).await
+                self.pod_link.add_redirect(index(*end), index(end.other()), end.priority()).await
             }
+            Step::AddBlock => self.pod_link.add_program(device, plan::PRIORITY, block).await,
+        };
+        match done {
+            Err(error) if *step == Step::AddBlock && said(&error, &[Errno::ENOENT]) => {
+                let what = "a kernel without the classifier cls_bpf (modprobe cls_bpf): the pod could not be kept from its VM \
+                            and from metadata services";
+                Err(TunnelError::Unsupported { what: what.to_owned() })
+            }
+            done => done.map_err(failed(format!("{step} (pod interface {} in {place})", spec.pod_interface))),
         }
-        .map_err(failed(format!("{step} (pod interface {} in {place})", spec.pod_interface)))
     }
 }

@@ -7,8 +7,10 @@ use crate::kernel::tc::{EVERY_PROTOCOL, Filter, Qdisc, Received};
 use crate::tunnel::TunnelSpec;
 use crate::vxlan::{Found, OVERHEAD, Vxlan};
 
-/// Our filters' priority: the first that is looked at, so that nothing can take frames away from the pod.
+/// Our first filter's priority: the first that is looked at, so that nothing can take frames away from the pod.
 pub(super) const PRIORITY: u16 = 1;
+/// The redirection's on our own device, where the first filter drops what a pod is kept from.
+const AFTER_BLOCK: u16 = 2;
 /// The kernel's default for Ethernet devices; a smaller one would gain nothing.
 const MTU_DEFAULT: u32 = 1500;
 /// The largest MTU the kernel gives a VXLAN device.
@@ -29,6 +31,14 @@ impl End {
         match self {
             Self::Pod => Self::Device,
             Self::Device => Self::Pod,
+        }
+    }
+
+    /// The priority of the redirection.
+    pub(super) fn priority(self) -> u16 {
+        match self {
+            Self::Pod => PRIORITY,
+            Self::Device => AFTER_BLOCK,
         }
     }
 }
@@ -52,13 +62,22 @@ pub(super) struct State {
 /// One change. Devices are resolved when it is applied, because some are made on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    RemoveDevice { link: u32 },
-    CreateDevice { vxlan: Vxlan, mtu: u32 },
-    SetMtu { mtu: u32 },
+    RemoveDevice {
+        link: u32,
+    },
+    CreateDevice {
+        vxlan: Vxlan,
+        mtu: u32,
+    },
+    SetMtu {
+        mtu: u32,
+    },
     SetUp,
     AddQdisc(End),
     RemoveQdisc(End),
     RemoveFilter(End, Filter),
+    /// What the pod is kept from, at the device.
+    AddBlock,
     AddRedirect(End),
 }
 
@@ -81,13 +100,14 @@ impl fmt::Display for Step {
             Self::AddQdisc(end) => write!(f, "add an ingress qdisc to {end}"),
             Self::RemoveQdisc(end) => write!(f, "remove the ingress qdisc of {end}"),
             Self::RemoveFilter(end, _) => write!(f, "remove a filter of {end}"),
+            Self::AddBlock => f.write_str("block what the pod is kept from"),
             Self::AddRedirect(end) => write!(f, "redirect {end} to {}", end.other()),
         }
     }
 }
 
-/// The steps from what is there to a whole tunnel; none when it is whole.
-pub(super) fn setup(state: &State, spec: &TunnelSpec) -> Vec<Step> {
+/// The steps from what is there to a whole tunnel; none when it is whole. `block` is the program that drops what the pod is kept from.
+pub(super) fn setup(state: &State, spec: &TunnelSpec, block: &[u8]) -> Vec<Step> {
     let Some(pod) = &state.pod else { return Vec::new() };
     let wanted = Vxlan { vni: spec.vni, port: spec.port, remote: Some(spec.remote), learning: false };
     let mtu = pod.mtu.clamp(MTU_DEFAULT, MTU_LARGEST);
@@ -105,9 +125,32 @@ pub(super) fn setup(state: &State, spec: &TunnelSpec) -> Vec<Step> {
     }
     let nothing = Received::default();
     let device_received = if kept.is_some() { &state.device_received } else { &nothing };
-    redirect(&mut steps, End::Device, device_received, Some(pod.link));
+    from_device(&mut steps, device_received, pod.link, block);
     redirect(&mut steps, End::Pod, &pod.received, kept.map(|d| d.index));
     steps
+}
+
+/// The block comes before the redirection. Where an older program put its redirection in the block's place, that stays until there is
+/// another, so that the pod loses no frame.
+fn from_device(steps: &mut Vec<Step>, found: &Received, pod: u32, block: &[u8]) {
+    if found.qdisc.is_none() {
+        steps.extend([Step::AddQdisc(End::Device), Step::AddBlock, Step::AddRedirect(End::Device)]);
+        return;
+    }
+    let first: Vec<&Filter> = found.filters.iter().filter(|f| f.priority == PRIORITY).collect();
+    let is_block =
+        |f: &Filter| f.protocol == EVERY_PROTOCOL && f.program.as_deref().is_some_and(|p| p == block);
+    match first.as_slice() {
+        [] => steps.push(Step::AddBlock),
+        [only] if is_block(only) => {}
+        others => {
+            redirect(steps, End::Device, found, Some(pod));
+            remove(steps, End::Device, others);
+            steps.push(Step::AddBlock);
+            return;
+        }
+    }
+    redirect(steps, End::Device, found, Some(pod));
 }
 
 /// `to` is `None` for a device that is only going to be made: no filter can be right yet.
@@ -116,7 +159,7 @@ fn redirect(steps: &mut Vec<Step>, end: End, found: &Received, to: Option<u32>) 
         steps.extend([Step::AddQdisc(end), Step::AddRedirect(end)]);
         return;
     }
-    let ours: Vec<&Filter> = found.filters.iter().filter(|f| f.priority == PRIORITY).collect();
+    let ours: Vec<&Filter> = found.filters.iter().filter(|f| f.priority == end.priority()).collect();
     if let [only] = ours.as_slice()
         && only.kind == "u32"
         && only.protocol == EVERY_PROTOCOL
@@ -125,15 +168,19 @@ fn redirect(steps: &mut Vec<Step>, end: End, found: &Received, to: Option<u32>) 
     {
         return;
     }
-    // Filters of one kind, priority and protocol go together.
+    remove(steps, end, &ours);
+    steps.push(Step::AddRedirect(end));
+}
+
+/// Filters of one kind, priority and protocol go together.
+fn remove(steps: &mut Vec<Step>, end: End, filters: &[&Filter]) {
     let mut gone: Vec<&Filter> = Vec::new();
-    for filter in ours {
+    for filter in filters {
         if !gone.iter().any(|g| g.kind == filter.kind && g.protocol == filter.protocol) {
             gone.push(filter);
-            steps.push(Step::RemoveFilter(end, filter.clone()));
+            steps.push(Step::RemoveFilter(end, (*filter).clone()));
         }
     }
-    steps.push(Step::AddRedirect(end));
 }
 
 /// The steps from what is there to no tunnel.
@@ -173,12 +220,32 @@ mod tests {
         Vxlan { vni: 555_000, port: 9000, remote: Some("10.0.0.2".parse().unwrap()), learning: false }
     }
 
+    const BLOCK: &[u8] = &[6; 8];
+
     fn redirect_to(link: u32) -> Filter {
-        Filter { priority: PRIORITY, protocol: EVERY_PROTOCOL, kind: "u32".to_owned(), redirect: Some(link) }
+        Filter {
+            priority: PRIORITY,
+            protocol: EVERY_PROTOCOL,
+            kind: "u32".to_owned(),
+            redirect: Some(link),
+            program: None,
+        }
     }
 
     fn redirected(link: u32) -> Received {
         Received { qdisc: Some(Qdisc::Ingress), filters: vec![redirect_to(link)] }
+    }
+
+    fn block(program: &[u8]) -> Filter {
+        Filter { kind: "bpf".to_owned(), redirect: None, program: Some(program.to_vec()), ..redirect_to(0) }
+    }
+
+    fn later(filter: Filter) -> Filter {
+        Filter { priority: AFTER_BLOCK, ..filter }
+    }
+
+    fn from_device() -> Received {
+        Received { qdisc: Some(Qdisc::Ingress), filters: vec![block(BLOCK), later(redirect_to(POD))] }
     }
 
     fn bare(mtu: u32) -> State {
@@ -195,7 +262,7 @@ mod tests {
         State {
             pod: Some(Side { link: POD, mtu: 1450, received: redirected(MADE) }),
             device: Some(found),
-            device_received: redirected(POD),
+            device_received: from_device(),
         }
     }
 
@@ -203,12 +270,12 @@ mod tests {
         let mut state = whole();
         let (pod, device) = (state.pod.as_mut().unwrap(), state.device.as_mut().unwrap());
         change(pod, device, &mut state.device_received);
-        setup(&state, &spec())
+        setup(&state, &spec(), BLOCK)
     }
 
     #[test]
     fn a_whole_tunnel_needs_nothing() {
-        assert_eq!(setup(&whole(), &spec()), []);
+        assert_eq!(setup(&whole(), &spec(), BLOCK), []);
     }
 
     #[test]
@@ -217,16 +284,17 @@ mod tests {
             Step::CreateDevice { vxlan: wanted(), mtu: 1500 },
             Step::SetUp,
             Step::AddQdisc(End::Device),
+            Step::AddBlock,
             Step::AddRedirect(End::Device),
             Step::AddQdisc(End::Pod),
             Step::AddRedirect(End::Pod),
         ];
-        assert_eq!(setup(&bare(1450), &spec()), all);
+        assert_eq!(setup(&bare(1450), &spec(), BLOCK), all);
     }
 
     #[test]
     fn the_device_never_restricts_a_pod_with_jumbo_frames() {
-        let mtu_for = |pod| match setup(&bare(pod), &spec()).remove(0) {
+        let mtu_for = |pod| match setup(&bare(pod), &spec(), BLOCK).remove(0) {
             Step::CreateDevice { mtu, .. } => mtu,
             other => panic!("{other:?}"),
         };
@@ -242,6 +310,7 @@ mod tests {
             Step::CreateDevice { vxlan: wanted(), mtu: 1500 },
             Step::SetUp,
             Step::AddQdisc(End::Device),
+            Step::AddBlock,
             Step::AddRedirect(End::Device),
             Step::RemoveFilter(End::Pod, redirect_to(MADE)),
             Step::AddRedirect(End::Pod),
@@ -257,7 +326,10 @@ mod tests {
     fn each_missing_piece_is_put_back_and_nothing_else() {
         assert_eq!(changed(|_, d, _| d.up = false), [Step::SetUp]);
         assert_eq!(changed(|p, _, _| p.received.filters.clear()), [Step::AddRedirect(End::Pod)]);
-        assert_eq!(changed(|_, _, r| r.filters.clear()), [Step::AddRedirect(End::Device)]);
+        let at_device = [Step::AddBlock, Step::AddRedirect(End::Device)];
+        assert_eq!(changed(|_, _, r| r.filters.clear()), at_device);
+        assert_eq!(changed(|_, _, r| drop(r.filters.remove(0))), [Step::AddBlock]);
+        assert_eq!(changed(|_, _, r| drop(r.filters.pop())), [Step::AddRedirect(End::Device)]);
         let both = [Step::AddQdisc(End::Pod), Step::AddRedirect(End::Pod)];
         assert_eq!(changed(|p, _, _| p.received = Received::default()), both);
     }
@@ -268,6 +340,17 @@ mod tests {
         let mended = [Step::RemoveFilter(End::Pod, stale.clone()), Step::AddRedirect(End::Pod)];
         assert_eq!(changed(|p, _, _| p.received.filters = vec![stale.clone()]), mended);
         assert_eq!(changed(|p, _, _| p.received.filters = vec![stale.clone(), redirect_to(MADE)]), mended);
+    }
+
+    #[test]
+    fn what_stands_in_the_blocks_place_goes_only_when_there_is_a_redirection() {
+        let older = redirect_to(POD);
+        let taken_over =
+            [Step::AddRedirect(End::Device), Step::RemoveFilter(End::Device, older.clone()), Step::AddBlock];
+        assert_eq!(changed(|_, _, r| r.filters = vec![older.clone()]), taken_over);
+        let other = block(&[7; 8]);
+        let replaced = [Step::RemoveFilter(End::Device, other.clone()), Step::AddBlock];
+        assert_eq!(changed(|_, _, r| r.filters[0] = other.clone()), replaced);
     }
 
     #[test]

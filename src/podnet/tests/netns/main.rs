@@ -4,7 +4,11 @@
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod block;
+#[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod guard;
 #[cfg(test)]
 mod path;
 #[cfg(test)]

@@ -1,0 +1,118 @@
+//! What has to be done for the table to hold one tunnel more, or one less. Pure.
+
+use super::table::{self, Peer, Tracking};
+use crate::nft::{Element, Message, Rule};
+
+/// What is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// This tunnel is guarded.
+    Admit(Peer),
+    /// This one is not.
+    Withdraw {
+        /// Its identifier.
+        vni: u32,
+        /// Its port.
+        port: u16,
+    },
+    /// Nothing but what is always done: tunnels of namespaces that are gone are forgotten.
+    Collect,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct State {
+    /// The number that every change by anybody raises.
+    pub(super) generation: u32,
+    /// The table's rules, in their order.
+    pub(super) rules: Vec<Rule>,
+    /// What is in each of [`table::SETS`]; `None` for one that is not there.
+    pub(super) sets: Vec<Option<Vec<Element>>>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// All is as wanted.
+    Nothing,
+    /// These, all at once.
+    Change(Vec<Message>),
+    /// The table for these tunnels, in place of what there is.
+    Build(Vec<Peer>),
+}
+
+impl State {
+    /// What the rules found do about connection tracking.
+    pub(super) fn tracking(&self) -> Tracking {
+        if self.has_rules(Tracking::Seen) { Tracking::Seen } else { Tracking::Bypassed }
+    }
+
+    fn is_there(&self) -> bool {
+        !self.rules.is_empty() || self.sets.iter().any(Option::is_some)
+    }
+
+    fn has_rules(&self, tracking: Tracking) -> bool {
+        let wanted = table::rules(tracking);
+        self.rules.len() == wanted.len()
+            && self.rules.iter().zip(&wanted).all(|(a, b)| a.chain == b.chain && a.comment == b.comment)
+    }
+
+    /// All rules are there, and the sets say the same.
+    fn is_whole(&self, peers: &[Peer]) -> bool {
+        let same = |(found, wanted): (&Option<Vec<Element>>, Vec<Element>)| {
+            found.as_ref().is_some_and(|found| {
+                let mut found = found.clone();
+                found.sort();
+                found == wanted
+            })
+        };
+        let sets = self.sets.iter().zip(table::contents(peers));
+        (self.has_rules(Tracking::Bypassed) || self.has_rules(Tracking::Seen))
+            && self.sets.len() == table::SETS.len()
+            && sets.into_iter().all(same)
+    }
+}
+
+/// The way from what was found to what is wanted. `is_gone` tells whether a pod's namespace is gone.
+pub(super) fn plan(state: &State, change: &Change, is_gone: impl Fn(&str) -> bool) -> Plan {
+    let found = table::peers(&state.sets);
+    let replaced = |peer: &Peer| match change {
+        Change::Admit(other) => peer.same_tunnel(other.port, other.vni),
+        Change::Withdraw { vni, port } => peer.same_tunnel(*port, *vni),
+        Change::Collect => false,
+    };
+    let stays = |peer: &&Peer| !replaced(peer) && !peer.netns.as_deref().is_some_and(&is_gone);
+    let mut wanted: Vec<Peer> = found.iter().filter(stays).cloned().collect();
+    if let Change::Admit(peer) = change {
+        wanted.push(peer.clone());
+        wanted.sort();
+    }
+    if wanted.is_empty() {
+        let gone = Message::remove_table(table::NAME);
+        return if state.is_there() { Plan::Change(vec![gone]) } else { Plan::Nothing };
+    }
+    if !state.is_whole(&found) {
+        return Plan::Build(wanted);
+    }
+    let messages = differences(&found, &wanted);
+    if messages.is_empty() { Plan::Nothing } else { Plan::Change(messages) }
+}
+
+/// Removals first: an element whose comment changes is removed and added.
+fn differences(found: &[Peer], wanted: &[Peer]) -> Vec<Message> {
+    let (mut removals, mut additions) = (Vec::new(), Vec::new());
+    let sets = table::SETS.iter().zip(table::contents(found).into_iter().zip(table::contents(wanted)));
+    for (set, (old, new)) in sets {
+        let only = |these: &[Element], others: &[Element]| -> Vec<Element> {
+            these.iter().filter(|e| others.binary_search(e).is_err()).cloned().collect()
+        };
+        removals.extend(Message::remove_elements(table::NAME, set.name, &only(&old, &new)));
+        additions.extend(Message::add_elements(table::NAME, set.name, &only(&new, &old)));
+    }
+    removals.append(&mut additions);
+    removals
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

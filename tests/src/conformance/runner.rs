@@ -1,0 +1,192 @@
+//! Runs cases: those that may beside one another, those that want a restart in groups, the others one by one.
+//!
+//! Where the service is ours, a witness lives all the while: a pod with a container whose shim must notice nothing of what the others do.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::StreamExt as _;
+use futures::future::join_all;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use super::actor::{Actor, Life};
+use super::cases::{self, Act, Case, Company, Ending, Extent, Held};
+use super::report::{Outcome, Report, Row};
+use super::world::{Sandbox, World, over};
+use super::{Model, Not};
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// How much of the suite.
+    pub extent: Extent,
+    /// Parts of names; a case that has one of them runs. None: all.
+    pub only: Vec<String>,
+    /// One shim's cases alone, and those that are no shim's.
+    pub model: Option<Model>,
+    /// How many at a time.
+    pub jobs: usize,
+}
+
+impl Choice {
+    /// The cases chosen.
+    #[must_use]
+    pub fn cases(&self) -> Vec<Case> {
+        let named =
+            |case: &Case| self.only.is_empty() || self.only.iter().any(|part| case.name.contains(part));
+        let shims = |case: &Case| self.model.is_none() || case.model.is_none() || case.model == self.model;
+        cases::all(self.extent).into_iter().filter(|case| named(case) && shims(case)).collect()
+    }
+}
+
+/// Tells how far a run is.
+pub type Progress = fn(&Row);
+
+/// Runs the chosen cases and ends the service.
+pub async fn run(world: &Arc<World>, choice: &Choice, progress: Progress) -> Report {
+    let began = Instant::now();
+    let cases = choice.cases();
+    let witness = Witness::come(world, cases.len()).await;
+    let mut rows = Vec::new();
+    let with = |company: Company| {
+        cases
+            .iter()
+            .enumerate()
+            .filter(move |(_, case)| case.company == company)
+            .map(|(n, case)| (n, case.clone()))
+    };
+    let together = with(Company::Any).map(|(n, case)| async move { (n, one(world, case, progress).await) });
+    let jobs = choice.jobs.max(1);
+    // Three times as many, because most of a fault's time is waiting.
+    rows.extend(futures::stream::iter(together).buffer_unordered(jobs * 3).collect::<Vec<_>>().await);
+    let mut going = Vec::new();
+    for group in with(Company::Restart).collect::<Vec<_>>().chunks(jobs) {
+        going.extend(restart_under(world, group, progress).await);
+    }
+    for gone in going {
+        rows.extend(gone.await.ok());
+    }
+    for (n, case) in with(Company::Alone) {
+        rows.push((n, one(world, case, progress).await));
+    }
+    if let Some(witness) = witness {
+        rows.push((usize::MAX, witness.leave(world, progress).await));
+    }
+    rows.sort_by_key(|(n, _)| *n);
+    world.close().await;
+    Report {
+        implementation: world.bed.name(),
+        cases: rows.into_iter().map(|(_, row)| row).collect(),
+        left: world.bed.end().await,
+        seconds: began.elapsed().as_secs_f64(),
+    }
+}
+
+async fn one(world: &Arc<World>, case: Case, progress: Progress) -> Row {
+    let began = Instant::now();
+    if let Some(reason) = cannot(world, &case) {
+        return row(&case, Err(Not::Skipped(reason)), began, progress);
+    }
+    let ending = cases::run(&case, world.clone()).await;
+    row(&case, ending, began, progress)
+}
+
+fn cannot(world: &World, case: &Case) -> Option<String> {
+    let uncontrolled = case.needs_control && world.bed.times().is_none();
+    uncontrolled.then(|| "needs control of the service".to_owned())
+}
+
+fn row(case: &Case, ending: Ending, began: Instant, progress: Progress) -> Row {
+    let outcome = match ending {
+        Ok(note) => Outcome::Passed { note },
+        Err(Not::Skipped(reason)) => Outcome::Skipped { reason },
+        Err(Not::Wrong(wrong)) => Outcome::Failed(wrong),
+    };
+    let model = case.model.map_or("-", Model::word).to_owned();
+    let row = Row { name: case.name.clone(), model, outcome, seconds: began.elapsed().as_secs_f64() };
+    progress(&row);
+    row
+}
+
+/// Brings every life of the group to its step, restarts the service under all of them, and lets them live to their ends. That they go is
+/// waited for by what is answered.
+async fn restart_under(
+    world: &Arc<World>,
+    group: &[(usize, Case)],
+    progress: Progress,
+) -> Vec<JoinHandle<(usize, Row)>> {
+    let began = Instant::now();
+    if let Some(reason) = group.first().and_then(|(_, case)| cannot(world, case)) {
+        let skipped = |(n, case): &(usize, Case)| {
+            let told = (*n, row(case, Err(Not::Skipped(reason.clone())), began, progress));
+            tokio::spawn(async move { told })
+        };
+        return group.iter().map(skipped).collect();
+    }
+    let bring = |case: &Case| {
+        let (world, act, model) = (world.clone(), case.act, case.model);
+        async move {
+            match (act, model) {
+                (Act::Fault(step, _), Some(model)) => Held::bring(world, model, step).await,
+                _ => Err(Not::Skipped("no life to hold".to_owned())),
+            }
+        }
+    };
+    let held = join_all(group.iter().map(|(_, case)| bring(case))).await;
+    world.bed.restart().await;
+    let finish = |held: Result<Held, Not>| async move { held?.finish().await };
+    let finished = join_all(held.into_iter().map(finish)).await;
+    let gone = group.iter().cloned().zip(finished).map(|((n, case), life)| {
+        tokio::spawn(async move {
+            let ending = match life {
+                Ok(life) => life.gone().await,
+                Err(not) => Err(not),
+            };
+            (n, row(&case, ending, began, progress))
+        })
+    });
+    gone.collect()
+}
+
+/// A pod that lives through all of it.
+struct Witness {
+    sandbox: Sandbox,
+    actor: Mutex<Actor>,
+    began: Instant,
+    came: Result<(), Not>,
+}
+
+impl Witness {
+    /// Not for a handful of cases, nor where a service that is not ours gives too little room.
+    async fn come(world: &Arc<World>, cases: usize) -> Option<Self> {
+        if cases < 8 || world.bed.places() < 4 {
+            return None;
+        }
+        let began = Instant::now();
+        let sandbox = world.sandbox().await;
+        let mut order = world.order(&sandbox, Model::Go, None);
+        order.linger = true;
+        let mut actor = world.actor(&order).await;
+        let came = match actor.follow().await {
+            Life::Holding(_) => Ok(()),
+            other => over(other, &actor),
+        };
+        Some(Self { sandbox, actor: Mutex::new(actor), began, came })
+    }
+
+    async fn leave(self, world: &Arc<World>, progress: Progress) -> Row {
+        let case = cases::witness();
+        let ended = async {
+            self.came?;
+            let mut actor = self.actor.lock().await;
+            actor.go_on().await;
+            let life = actor.follow().await;
+            over(life, &actor)?;
+            let rule = "facts/kata.md R4";
+            world.gone(&self.sandbox, std::time::Duration::ZERO, rule).await?;
+            Ok("a pod whose shim noticed nothing".to_owned())
+        };
+        row(&case, ended.await, self.began, progress)
+    }
+}
