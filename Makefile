@@ -100,7 +100,7 @@ fmt: ## Formats all code
 	cargo fmt --all
 
 # Files of tests/benches, in the order of the table. ONLY=name runs one and writes no file. BENCH_RUNS and the like: see each file.
-BENCHES := start boot sandboxes tunnel
+BENCHES := start boot sandboxes link tunnel
 BENCH_FRAGMENTS := $(BUILD)/bench
 .PHONY: bench
 bench: export PEERPODS_TEST_IMAGE = $(IMAGE)
@@ -117,6 +117,11 @@ link-memory: packages ## What one link process takes of memory, idle, with a shi
 	cargo build --locked --release -p peerpods-agentlink
 	PEERPODS_REQUIRE_ALL=1 PEERPODS_LINK_PROGRAM="$(BUILD)/release/peerpods-link" \
 	  cargo test --locked -p peerpods-agentlink --test link memory:: -- --nocapture
+
+.PHONY: link-load
+link-load: packages ## 1 GiB of CopyFile through the link with its checksum, and the rest of the link's load tests; MIB=4096 for more
+	PEERPODS_REQUIRE_ALL=1 PEERPODS_LINK_COPY_MIB="$(or $(MIB),1024)" \
+	  cargo test --locked -p peerpods-agentlink --test link -- --nocapture bulk:: flight:: garbage:: pressure::
 
 .PHONY: release
 release:

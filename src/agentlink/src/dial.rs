@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::admission::{self, Binding, Denied};
+use crate::ahead::ReadAhead;
 use crate::health::{self, HealthError};
 use crate::link::{Connected, GuestTrust, LinkTarget};
 use crate::relay;
@@ -39,7 +40,7 @@ const TLS_PATIENCE: Duration = Duration::from_secs(5);
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to the guest.
-pub(crate) type Guest = TlsStream<TcpStream>;
+pub(crate) type Guest = TlsStream<ReadAhead>;
 
 /// A [`LinkTarget`], ready to be dialled.
 pub(crate) struct Target {
@@ -167,7 +168,7 @@ impl Target {
             (Trust::Known { lines, .. }, Purpose::Forward) => lines.session.clone(),
             (Trust::Token(claim), _) => TlsConnector::from(claim.tls.clone()),
         };
-        match timeout(patience, tls.connect(self.name.clone(), tcp)).await {
+        match timeout(patience, tls.connect(self.name.clone(), ReadAhead::new(tcp))).await {
             Ok(Ok(guest)) => Ok(guest),
             Ok(Err(error)) => Err(tls::judge(&error)),
             Err(_) => Err(Fault::Passing(format!("the TLS handshake took longer than {patience:?}"))),

@@ -13,37 +13,37 @@
 //! Each connection stands alone: one that breaks, or speaks no ttrpc, is closed and logged. No frame is held but the two kinds that are
 //! rewritten. The agent is not started, supervised or asked anything here.
 
+mod agent;
+mod frames;
 mod inbound;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, WriteHalf};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{self, Binding, Gate};
+use crate::ahead::ReadAhead;
 use crate::frame::FrameError;
 use crate::relay;
 use crate::session::far::{Limits, Sessions, live};
 use crate::session::pulse::FAR_SILENCE;
 use crate::session::{self, PROTOCOL};
 use crate::tls::key_of;
-use inbound::{Departs, Inbound};
+use agent::Agent;
+use inbound::Inbound;
 
-/// How often the agent's socket is tried while the agent comes up.
-const AGENT_RETRY: Duration = Duration::from_millis(50);
-/// How much is under way between a session and its frames.
-const PIPE: usize = 64 * 1024;
 /// How long a refused peer is listened to, so that it reads the alert before the reset.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -66,8 +66,8 @@ pub struct FarConfig {
     pub max_handshakes: usize,
     /// How long a session that lost its connection waits for the next. Stock: 150 s, longer than a near end tries.
     pub session_patience: Duration,
-    /// How many sessions may wait so; beyond it the one that has waited longest is closed. Each keeps up to about 1.1 MiB: 512 KiB
-    /// a direction, and 64 KiB on the way to the agent.
+    /// How many sessions may wait so; beyond it the one that has waited longest is closed. Each keeps up to about 1 MiB: 512 KiB
+    /// a direction; and, rarely, a request that is being rewritten.
     pub max_detached_sessions: usize,
 }
 
@@ -102,6 +102,15 @@ enum ForwardError {
     Io(#[from] io::Error),
 }
 
+impl From<ForwardError> for io::Error {
+    fn from(error: ForwardError) -> Self {
+        match error {
+            ForwardError::Io(error) => error,
+            other => Self::new(io::ErrorKind::InvalidData, other),
+        }
+    }
+}
+
 /// The guest's end of the link.
 pub struct Far {
     inner: Arc<Inner>,
@@ -111,7 +120,7 @@ struct Inner {
     config: FarConfig,
     netns: String,
     acceptor: TlsAcceptor,
-    sessions: Arc<Sessions<TlsStream<TcpStream>>>,
+    sessions: Arc<Sessions<TlsStream<ReadAhead>>>,
 }
 
 impl Far {
@@ -193,8 +202,8 @@ impl Inner {
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
-        let handshake = self.acceptor.accept(tcp).into_fallible();
+    async fn handshake(&self, tcp: TcpStream, peer: SocketAddr) -> Option<TlsStream<ReadAhead>> {
+        let handshake = self.acceptor.accept(ReadAhead::new(tcp)).into_fallible();
         match timeout(self.config.handshake_timeout, handshake).await {
             Ok(Ok(tls)) => return Some(tls),
             Ok(Err((error, tcp))) => {
@@ -211,9 +220,9 @@ impl Inner {
     /// The connection, when its peer may go on.
     async fn admitted(
         &self,
-        mut tls: TlsStream<TcpStream>,
+        mut tls: TlsStream<ReadAhead>,
         peer: SocketAddr,
-    ) -> Option<TlsStream<TcpStream>> {
+    ) -> Option<TlsStream<ReadAhead>> {
         let Some(gate) = &self.config.gate else { return Some(tls) };
         if tls.get_ref().1.alpn_protocol() != Some(admission::PROTOCOL) {
             if gate.is_open() {
@@ -240,75 +249,40 @@ impl Inner {
     }
 
     /// A connection for a session: a known one's task gets it, a new one lives here.
-    async fn session(&self, tls: TlsStream<TcpStream>, peer: SocketAddr, closing: &CancellationToken) {
+    async fn session(&self, tls: TlsStream<ReadAhead>, peer: SocketAddr, closing: &CancellationToken) {
         session::tune(tls.get_ref().0, FAR_SILENCE);
-        let admitted = self.sessions.admit(tls, self.config.handshake_timeout);
+        let admitted = Box::pin(self.sessions.admit(tls, self.config.handshake_timeout));
         let (ticket, first) = match closing.run_until_cancelled(admitted).await {
             Some(Ok(Some(new))) => new,
             Some(Ok(None)) | None => return,
             Some(Err(error)) => return tracing::info!(%peer, %error, "no session was asked for"),
         };
-        let (ours, agents) = tokio::io::duplex(PIPE);
-        let forwarded = async {
-            if let Err(error) = self.forward(agents).await {
-                tracing::warn!(%peer, %error, "session closed");
-            }
-            // The session delivers what was said last, and ends by itself.
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            ended = live(ticket, first, ours, closing) => match ended {
-                Ok(()) => tracing::debug!(%peer, "session ended"),
-                Err(error) => tracing::warn!(%peer, %error, "session closed"),
-            },
-            () = forwarded => {}
+        let config = &self.config;
+        let agent = Agent::new(config.agent_socket.clone(), config.agent_patience, &self.netns, peer);
+        match live(ticket, first, agent, closing).await {
+            Ok(()) => tracing::debug!(%peer, "session ended"),
+            Err(error) => tracing::warn!(%peer, %error, "session closed"),
         }
     }
 
-    async fn forward<S>(&self, peer: S) -> Result<(), ForwardError>
-    where
-        S: AsyncRead + AsyncWrite + Departs + Unpin,
-    {
+    async fn forward(&self, peer: TlsStream<ReadAhead>) -> Result<(), ForwardError> {
+        relay::bound_plain(peer.get_ref().0);
         let mut inbound = Inbound::new(peer);
         if inbound.is_over().await? {
             return Ok(());
         }
         let agent = tokio::select! {
-            agent = self.dial_agent() => agent?,
+            agent = agent::dial(&self.config.agent_socket, self.config.agent_patience) => agent?,
             gone = inbound.gone() => return Ok(gone?),
         };
         let (inbound, to_shim) = inbound.split();
         let (from_agent, to_agent) = agent.into_split();
-        relay::both(inbound.forward(to_agent, &self.netns), downlink(from_agent, to_shim)).await
-    }
-
-    async fn dial_agent(&self) -> Result<UnixStream, ForwardError> {
-        let path: &Path = &self.config.agent_socket;
-        let after = self.config.agent_patience;
-        let started = Instant::now();
-        loop {
-            match UnixStream::connect(path).await {
-                Ok(agent) => return Ok(agent),
-                Err(last) if started.elapsed() >= after => {
-                    return Err(ForwardError::Agent { path: path.to_owned(), after, last });
-                }
-                Err(error) => tracing::trace!(%error, "the agent is not there yet"),
-            }
-            sleep(AGENT_RETRY).await;
-        }
+        let down = async { Ok(relay::pump(from_agent, to_shim).await?) };
+        relay::both(inbound.forward(to_agent, &self.netns), down).await
     }
 }
 
-/// Bytes from the agent to the shim; the agent's end becomes the connection's.
-async fn downlink<S: AsyncWrite>(
-    mut from: tokio::net::unix::OwnedReadHalf,
-    mut to: WriteHalf<S>,
-) -> Result<(), ForwardError> {
-    tokio::io::copy(&mut from, &mut to).await?;
-    Ok(to.shutdown().await?)
-}
-
-async fn claim(gate: &Gate, tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
+async fn claim(gate: &Gate, tls: &mut TlsStream<ReadAhead>) -> io::Result<()> {
     let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let shown = shown.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     let link = key_of(shown).map_err(io::Error::other)?;

@@ -42,13 +42,15 @@ pub enum FrameError {
         /// What stands where the length should be.
         length: u32,
     },
-    /// The payload is longer than [`MAX_PAYLOAD`].
-    #[error("the frame of stream {stream} announces {length} bytes; at most {MAX_PAYLOAD} are allowed")]
+    /// The payload is longer than the reader allows.
+    #[error("the frame of stream {stream} announces {length} bytes; at most {most} are allowed")]
     TooLong {
         /// The stream.
         stream: u32,
         /// The announced length in bytes.
         length: u32,
+        /// What is allowed, in bytes.
+        most: usize,
     },
 }
 
@@ -71,6 +73,12 @@ impl Header {
     /// # Errors
     /// [`FrameError`] names the fault; nothing is guessed.
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self, FrameError> {
+        Self::parse_within(bytes, MAX_PAYLOAD)
+    }
+
+    /// The same for whoever only forwards: the peers themselves answer a payload that is too long for them, call by call. One longer than
+    /// `most` bytes is no message at all.
+    pub(crate) fn parse_within(bytes: &[u8; HEADER_LEN], most: usize) -> Result<Self, FrameError> {
         let [l0, l1, l2, l3, s0, s1, s2, s3, number, flags] = *bytes;
         let length = u32::from_be_bytes([l0, l1, l2, l3]);
         let stream = u32::from_be_bytes([s0, s1, s2, s3]);
@@ -81,8 +89,8 @@ impl Header {
             number => return Err(FrameError::UnknownKind { number, stream, length }),
         };
         let header = Self { length, stream, kind, flags };
-        if header.payload_len() > MAX_PAYLOAD {
-            return Err(FrameError::TooLong { stream, length });
+        if header.payload_len() > most {
+            return Err(FrameError::TooLong { stream, length, most });
         }
         Ok(header)
     }
@@ -121,7 +129,7 @@ mod tests {
         let header = |length| Header { length, stream: 7, kind: Kind::Data, flags: 4 }.emit();
         assert!(Header::parse(&header(4 << 20)).is_ok());
         let error = Header::parse(&header((4 << 20) + 1)).unwrap_err();
-        assert_eq!(error, FrameError::TooLong { stream: 7, length: (4 << 20) + 1 });
+        assert_eq!(error, FrameError::TooLong { stream: 7, length: (4 << 20) + 1, most: 4 << 20 });
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! The near end copies bytes and holds one client certificate; only the daemon holds the authority ([`ca`]).
 
 pub mod admission;
+mod ahead;
 pub mod ca;
 mod control;
 mod dial;

@@ -29,7 +29,8 @@ use std::time::Duration;
 use peerpods_podvm::SandboxId;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
 
 use commands::State;
 pub use journal::Journal;
@@ -42,6 +43,9 @@ pub const LOG_FILE: &str = "link.log";
 const MAX_SOCKET_PATH: usize = 107;
 /// How often the process looks whether its directory is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a link that ends takes leave of its guest.
+const LEAVE: Duration = Duration::from_millis(200);
 
 /// Why the link could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -140,8 +144,9 @@ impl Near {
     pub async fn run(self) -> io::Result<()> {
         let mut terminated = signal(SignalKind::terminate())?;
         tracing::info!(sandbox = %self.state.sandbox, version = env!("CARGO_PKG_VERSION"), "listening");
+        let shims = TaskTracker::new();
         tokio::select! {
-            () = accept_all(&self.agent, |stream| shim::serve(self.state.clone(), stream)) => {}
+            () = accept_all(&self.agent, |stream| shims.track_future(shim::serve(self.state.clone(), stream))) => {}
             () = accept_all(&self.control, |stream| commands::serve(self.state.clone(), stream)) => {}
             () = self.state.closing.cancelled() => tracing::info!("asked to close"),
             _ = terminated.recv() => tracing::info!("terminated"),
@@ -150,6 +155,10 @@ impl Near {
         for path in [&self.places.agent, &self.places.control] {
             let _ = fs::remove_file(path);
         }
+        // Sessions take leave of the guest, which would wait for them else.
+        self.state.closing.cancel();
+        shims.close();
+        let _ = timeout(LEAVE, shims.wait()).await;
         Ok(())
     }
 }

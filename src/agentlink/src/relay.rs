@@ -1,15 +1,21 @@
-//! What connections have in common: two directions run together and ended together, socket options, and how many there are.
+//! What connections have in common: bytes forwarded, two directions run together and ended together, socket options, how many there are.
 
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 /// How long one direction may go on after the agent's side of the other has ended: enough to carry what was under way.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs both directions. The end of `up` (the shim said all it will) is a half-close: `down` goes on, because answers may be
 /// outstanding. The end of `down` (the agent will answer nothing more) ends the whole after a grace. Both futures must pass their
@@ -69,6 +75,73 @@ pub(crate) fn notice_silence(stream: &TcpStream) {
         .and_then(|()| setsockopt(stream, sockopt::TcpKeepCount, &3));
     if let Err(error) = set {
         tracing::debug!(%error, "cannot set keep-alive");
+    }
+}
+
+/// How much is read at once at most, and forwarded at once.
+const PIECE: usize = 64 * 1024;
+/// How much a kernel may keep for an agent that does not read; it doubles the number, for what it keeps beside the bytes.
+const AGENT_HOLDS: usize = 64 * 1024;
+/// How much it may keep at either end of a connection to a stock peer, where no session's window bounds what is under way.
+const PLAIN_HOLDS: usize = 256 * 1024;
+
+/// Bounds what is sent and not read on the way to the agent: a call waits behind it. Best effort.
+pub(crate) fn bound_agent(stream: &UnixStream) {
+    told(setsockopt(stream, sockopt::SndBuf, &AGENT_HOLDS));
+}
+
+/// Bounds what is under way on a connection without a session, both ways. Best effort.
+pub(crate) fn bound_plain(stream: &TcpStream) {
+    let sending = setsockopt(stream, sockopt::SndBuf, &PLAIN_HOLDS);
+    told(sending.and_then(|()| setsockopt(stream, sockopt::RcvBuf, &PLAIN_HOLDS)));
+}
+
+fn told(set: nix::Result<()>) {
+    if let Err(error) = set {
+        tracing::debug!(%error, "cannot bound a socket's buffer");
+    }
+}
+
+/// Forwards bytes until their end, which is passed on. No memory is held while nothing is under way.
+pub(crate) async fn pump<R, W>(mut from: R, mut to: W) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut bytes = BytesMut::new();
+    while poll_fn(|cx| poll_fill(Pin::new(&mut from), cx, &mut bytes)).await? > 0 {
+        to.write_all_buf(&mut bytes).await?;
+        to.flush().await?;
+    }
+    to.shutdown().await
+}
+
+/// Reads what is there, up to a piece, into an empty buffer or behind what it holds; zero at the end.
+pub(crate) fn poll_fill<R: AsyncRead>(
+    mut from: Pin<&mut R>,
+    cx: &mut Context<'_>,
+    into: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    // On the stack: a connection that is silent holds no buffer.
+    let mut scratch = [MaybeUninit::uninit(); PIECE];
+    let mut read = ReadBuf::uninit(&mut scratch);
+    // TLS gives a record at a time.
+    loop {
+        let before = read.filled().len();
+        let ended = match from.as_mut().poll_read(cx, &mut read) {
+            Poll::Ready(Ok(())) => read.filled().len() == before || read.remaining() == 0,
+            // An error behind bytes comes again.
+            Poll::Ready(Err(error)) if before == 0 => return Poll::Ready(Err(error)),
+            Poll::Pending if before == 0 => return Poll::Pending,
+            Poll::Ready(Err(_)) | Poll::Pending => true,
+        };
+        if ended {
+            if into.is_empty() {
+                *into = BytesMut::new();
+            }
+            into.extend_from_slice(read.filled());
+            return Poll::Ready(Ok(read.filled().len()));
+        }
     }
 }
 

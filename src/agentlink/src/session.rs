@@ -17,6 +17,9 @@
 //!  9 RESET    reason, at most 200 bytes  the session is over on the sender's side; an empty reason: in good order
 //! ```
 //!
+//! A call waits for no more than what is ahead of it: between the shim's socket and the agent at most the window (512 KiB), and what the
+//! kernel holds for the agent (64 KiB, which it doubles), and the frame that was begun.
+//!
 //! `received` counts what a side holds, `consumed` what it has handed on. A side has at most [`WINDOW`] bytes under way that the other
 //! has not consumed, so a reader never has to stop reading, and pings are answered however slow the agent is. `turn` counts the near
 //! end's HELLOs of a session: one that arrives after a later one is an old connection that woke up, and is closed.

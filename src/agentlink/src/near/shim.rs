@@ -45,45 +45,57 @@ impl From<DialError> for ShimError {
 
 /// Serves one connection to its end.
 pub(super) async fn serve(state: Arc<State>, shim: UnixStream) {
-    let _counted = Held::one_of(&state.shims);
+    let counted = Held::one_of(&state.shims);
     state.peers.note(&shim);
-    match forward(shim, &state).await {
+    match forward(shim, &state, counted).await {
         Ok(()) => tracing::debug!("a shim's connection ended"),
         Err(error) => tracing::warn!(%error, "a shim's connection was closed"),
     }
 }
 
-async fn forward(mut shim: UnixStream, state: &State) -> Result<(), ShimError> {
-    let mut early = BytesMut::new();
-    if read_more(&mut shim, &mut early).await? == 0 {
-        return Ok(());
-    }
-    let (mut guest, target) = tokio::select! {
-        reached = reach(state.guest.subscribe()) => reached?,
-        gone = hung_up(&mut shim, &mut early) => return Ok(gone?),
-    };
+async fn forward(mut shim: UnixStream, state: &State, counted: Held<'_>) -> Result<(), ShimError> {
+    let closing = &state.closing;
+    let begun = closing.run_until_cancelled(begin(&mut shim, state)).await.transpose()?.flatten();
+    let Some(Begun { mut early, mut guest, target }) = begun else { return Ok(()) };
     if session::is_agreed(&guest) {
-        let line = Line { target, newest: state.guest.subscribe(), patience: RESUME_PATIENCE };
-        return Ok(Box::pin(session::forward(shim, early, guest, line, &state.carried)).await?);
+        let newest = state.guest.subscribe();
+        let line = Line { target, newest, patience: RESUME_PATIENCE, carried: &state.carried, closing };
+        return Ok(Box::pin(session::forward(shim, early, guest, line, counted)).await?);
     }
-    guest.write_all(&early).await?;
-    guest.flush().await?;
-    drop(early);
-    splice(shim, guest).await
+    relay::bound_plain(guest.get_ref().0);
+    let plain = async {
+        guest.write_all_buf(&mut early).await?;
+        guest.flush().await?;
+        drop(early);
+        splice(shim, guest).await
+    };
+    closing.run_until_cancelled(plain).await.unwrap_or(Ok(()))
+}
+
+/// A connection to the guest, and what the shim has said by then.
+struct Begun {
+    early: BytesMut,
+    guest: Guest,
+    target: Arc<Target>,
+}
+
+/// Reaches the guest once the shim has said something; none when it hung up before.
+async fn begin(shim: &mut UnixStream, state: &State) -> Result<Option<Begun>, ShimError> {
+    let mut early = BytesMut::new();
+    if read_more(shim, &mut early).await? == 0 {
+        return Ok(None);
+    }
+    let (guest, target) = tokio::select! {
+        reached = reach(state.guest.subscribe()) => reached?,
+        gone = hung_up(shim, &mut early) => return Ok(gone.map(|()| None)?),
+    };
+    Ok(Some(Begun { early, guest, target }))
 }
 
 async fn splice(shim: UnixStream, guest: Guest) -> Result<(), ShimError> {
-    let (mut from_shim, mut to_shim) = shim.into_split();
-    let (mut from_guest, mut to_guest) = tokio::io::split(guest);
-    let up = async {
-        tokio::io::copy(&mut from_shim, &mut to_guest).await?;
-        to_guest.shutdown().await
-    };
-    let down = async {
-        tokio::io::copy(&mut from_guest, &mut to_shim).await?;
-        to_shim.shutdown().await
-    };
-    Ok(relay::both(up, down).await?)
+    let (from_shim, to_shim) = shim.into_split();
+    let (from_guest, to_guest) = tokio::io::split(guest);
+    Ok(relay::both(relay::pump(from_shim, to_guest), relay::pump(from_guest, to_shim)).await?)
 }
 
 /// Waits for the daemon to name the guest, then dials it.

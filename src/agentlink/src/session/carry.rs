@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,15 +14,16 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::io::poll_read_buf;
 
+use super::WINDOW;
 use super::engine::{Engine, Heard, Sent, Violation};
 use super::local::Local;
 use super::pulse::{Due, Pulse, Role, SILENCE};
 use super::record::Record;
 
 /// How much is read at once.
-pub(super) const CHUNK: usize = 16 * 1024;
-/// How often in a row one side is read before the other has its turn.
-pub(super) const TURNS: usize = 4;
+const CHUNK: usize = 16 * 1024;
+/// How often in a row one side is read before the other has its turn: TLS gives a record at a time.
+const TURNS: usize = 4;
 /// How long the last words may take.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the local side may take for what came before a RESET.
@@ -123,9 +124,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn poll(&mut self, cx: &mut Context<'_>, engine: &mut Engine) -> Poll<Result<Passed, End>> {
         let mut passed = Passed::default();
         let sent = self.poll_send(cx, engine, &mut passed);
-        // A peer that said why it closed is heard although nothing can be sent to it any more.
         self.poll_hear(cx, engine, &mut passed)?;
-        sent.map_err(broken)?;
+        if let Err(error) = sent {
+            // A peer that said why it closed is heard although nothing can be sent to it any more, whatever it said before that.
+            for _ in 0..WINDOW / CHUNK {
+                self.poll_hear(cx, engine, &mut passed)?;
+            }
+            return Poll::Ready(Err(broken(error)));
+        }
         if passed.moved || passed.heard { Poll::Ready(Ok(passed)) } else { Poll::Pending }
     }
 
@@ -135,15 +141,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         engine: &mut Engine,
         passed: &mut Passed,
     ) -> io::Result<()> {
-        for _ in 0..TURNS {
-            if self.out.is_empty() {
-                self.out = BytesMut::new();
-                let sent = engine.emit(&mut self.out);
-                passed.asked |= sent == Sent::Asked;
-                if sent == Sent::Nothing {
-                    break;
-                }
-            }
+        if self.out.is_empty() {
+            let sent = engine.emit(&mut self.out);
+            passed.asked |= sent == Sent::Asked;
+        }
+        while !self.out.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(written) => self.out.advance(written?),
@@ -151,6 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             (self.flushed, passed.moved) = (false, true);
         }
+        // A connection that is silent holds no buffer.
+        self.out = BytesMut::new();
         if !self.flushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
             self.flushed = true;
         }
@@ -204,24 +208,28 @@ fn broken(error: io::Error) -> End {
 ///
 /// # Cancel safety
 /// Dropping it leaves a session that another connection can carry on.
-pub(crate) async fn carry<S, R, W>(
+pub(crate) async fn carry<S, L>(
     wire: &mut Wire<S>,
     engine: &mut Engine,
-    local: &mut Local<R, W>,
+    local: &mut Local<L>,
     role: Role,
 ) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin,
 {
     let mut pulse = Pulse::new(role, Instant::now());
+    let mut alarm = pin!(sleep_until(pulse.wake()));
     loop {
         if let Some(end) = local.end(engine, role) {
             return end;
         }
         pulse.owes_ack(engine.owes_ack(), Instant::now());
         let wake = local.wake(role).map_or(pulse.wake(), |grace| pulse.wake().min(grace));
+        // Only ever brought forward: to set a timer anew for every record costs a system call. One that is early finds nothing due.
+        if wake < alarm.deadline() || alarm.is_elapsed() {
+            alarm.as_mut().reset(wake);
+        }
         let step = poll_fn(|cx| {
             let moved = local.poll(cx, engine).is_ready();
             match wire.poll(cx, engine) {
@@ -239,7 +247,7 @@ where
                 }
                 Err(end) => return end,
             },
-            () = sleep_until(wake) => match pulse.due(Instant::now()) {
+            () = alarm.as_mut() => match pulse.due(Instant::now()) {
                 Due::Ask => engine.ping(),
                 Due::Ack => engine.ack_now(),
                 Due::Broken => return End::Broken(format!("no answer for {SILENCE:?} or more")),

@@ -3,13 +3,14 @@
 use bytes::BytesMut;
 
 use super::WINDOW;
-use super::record::{Record, RecordError};
+use super::queue::BLOCK;
+use super::record::{HEAD, Record, RecordError};
 use super::replay::{Incoming, Misfit, Outgoing, Part};
 
-/// About how much is prepared for the wire at once.
-const BATCH: usize = 16 * 1024;
+/// About how much is prepared for the wire at once: four full TLS records, one system call.
+pub(super) const BATCH: usize = 4 * (HEAD + 8 + BLOCK);
 /// So much handed on is confirmed at once; less, with what goes out anyway or when asked to.
-const CONFIRM: u64 = (WINDOW / 8) as u64;
+const CONFIRM: u64 = (WINDOW / 4) as u64;
 
 /// What a peer does that is against the protocol. The session is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +95,10 @@ impl Engine {
         if std::mem::take(&mut self.owes_pong) {
             Record::Pong.emit(out);
             sent = if sent == Sent::Nothing { Sent::Told } else { sent };
+        }
+        if self.outgoing.unsent() > 0 {
+            // Room for heads, and an ACK.
+            out.reserve((self.outgoing.unsent() + 8 * (HEAD + 8)).min(BATCH + HEAD + 8));
         }
         while out.len() < BATCH {
             match self.outgoing.next() {

@@ -6,7 +6,7 @@
 //!                                          └─ both directions complete, RESET, or told to stop ─▶ over
 //! ```
 //!
-//! What is done with the bytes is not known here: a session hands them to a stream of this process, and takes the answers from it.
+//! What is done with the bytes is not known here: a session hands them to a stream, and takes the answers from it.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -201,21 +201,21 @@ enum Turn<S> {
     Stopped,
 }
 
-/// A session's agent side: one end of a stream of this process.
-type Agent = Local<ReadHalf<DuplexStream>, WriteHalf<DuplexStream>>;
-
 /// Carries a session from its first connection on, until it is over or `stop` is cancelled.
 ///
 /// # Errors
 /// [`FarSessionError`]: the agent's side is to be closed.
-pub(crate) async fn live<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn live<S, A>(
     mut ticket: Ticket<S>,
     first: Attach<S>,
-    agent: DuplexStream,
+    agent: A,
     stop: &CancellationToken,
-) -> Result<(), FarSessionError> {
-    let (source, sink) = tokio::io::split(agent);
-    let mut local = Local::new(source, sink);
+) -> Result<(), FarSessionError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut local = Local::new(agent);
     let mut engine = Engine::default();
     let mut attach = first;
     loop {
@@ -269,12 +269,16 @@ async fn conclude<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Waits for the next connection; none when told to stop. The agent is served meanwhile.
-async fn wait<S: AsyncRead + AsyncWrite + Unpin>(
+async fn wait<S, A>(
     ticket: &mut Ticket<S>,
     engine: &mut Engine,
-    local: &mut Agent,
+    local: &mut Local<A>,
     stop: &CancellationToken,
-) -> Result<Option<Attach<S>>, FarSessionError> {
+) -> Result<Option<Attach<S>>, FarSessionError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + Unpin,
+{
     let patience = ticket.sessions.limits.patience;
     if ticket.connections.is_empty() {
         ticket.sessions.detach(ticket.id, engine.incoming.received() > 0);

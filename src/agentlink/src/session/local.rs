@@ -3,35 +3,42 @@
 //! Bytes go from it into the session's state and back, with a connection to the other end or without one.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use super::carry::{CHUNK, End, TURNS};
+use super::carry::End;
 use super::engine::Engine;
 use super::pulse::Role;
+use super::queue::BLOCK;
 
 /// How long the way to the agent may stay open after the agent has ended: enough to carry what was under way.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How much is read at once, and how many blocks are handed on at once.
+const BLOCKS: usize = 4;
+
 /// The shim's side, or the agent's.
-pub(crate) struct Local<R, W> {
-    source: R,
-    sink: W,
+pub(crate) struct Local<S> {
+    stream: S,
     source_open: bool,
+    flushed: bool,
     lost: Option<io::Error>,
     /// When the end was handed on.
     ended: Option<Instant>,
 }
 
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Local<R, W> {
-    pub(crate) fn new(source: R, sink: W) -> Self {
-        Self { source, sink, source_open: true, lost: None, ended: None }
+impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, source_open: true, flushed: true, lost: None, ended: None }
     }
 
     /// Moves what can be moved while there is no connection; ends when the local side is gone.
@@ -46,9 +53,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Local<R, W> {
 
     /// Hands on what has come; ends when that is done or nobody takes it.
     pub(super) async fn hand_on(&mut self, engine: &mut Engine) {
-        while self.lost.is_none() && (!engine.incoming.waiting().is_empty() || engine.incoming.end_waits()) {
-            poll_fn(|cx| if self.poll_sink(cx, engine) { Poll::Ready(()) } else { Poll::Pending }).await;
-        }
+        poll_fn(|cx| {
+            self.poll_sink(cx, engine);
+            let waits = !engine.incoming.waiting().is_empty() || engine.incoming.end_waits();
+            if self.lost.is_some() || (self.flushed && !waits) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// The same for ever: what comes for a local side that is gone is forgotten.
@@ -70,16 +80,25 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Local<R, W> {
         }
         let mut moved = false;
         while !engine.incoming.waiting().is_empty() {
-            match Pin::new(&mut self.sink).poll_write(cx, engine.incoming.waiting()) {
+            let mut parts = [IoSlice::new(&[]); BLOCKS];
+            let count = engine.incoming.waiting_parts(&mut parts);
+            match Pin::new(&mut self.stream).poll_write_vectored(cx, parts.get(..count).unwrap_or_default()) {
                 Poll::Ready(Ok(0)) => return self.lose(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(written)) => engine.incoming.consume(written),
                 Poll::Ready(Err(error)) => return self.lose(error),
                 Poll::Pending => return moved,
             }
-            moved = true;
+            (self.flushed, moved) = (false, true);
+        }
+        if !self.flushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.flushed = true,
+                Poll::Ready(Err(error)) => return self.lose(error),
+                Poll::Pending => return moved,
+            }
         }
         if engine.incoming.end_waits() {
-            match Pin::new(&mut self.sink).poll_shutdown(cx) {
+            match Pin::new(&mut self.stream).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => engine.incoming.consume_end(),
                 Poll::Ready(Err(error)) => return self.lose(error),
                 Poll::Pending => return moved,
@@ -92,31 +111,27 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Local<R, W> {
 
     /// True when something was taken.
     fn poll_source(&mut self, cx: &mut Context<'_>, engine: &mut Engine) -> bool {
-        let mut moved = false;
-        for _ in 0..TURNS {
-            let room = engine.outgoing.room().min(CHUNK);
-            if !self.source_open || room == 0 {
-                break;
-            }
-            // On the stack: a connection that is silent holds no buffer.
-            let mut scratch = [MaybeUninit::uninit(); CHUNK];
-            let mut read = ReadBuf::uninit(scratch.get_mut(..room).unwrap_or_default());
-            match Pin::new(&mut self.source).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) if read.filled().is_empty() => {
-                    engine.outgoing.end();
-                    self.source_open = false;
-                }
-                Poll::Ready(Ok(())) => engine.outgoing.push(read.filled()),
-                Poll::Ready(Err(error)) => {
-                    engine.outgoing.end();
-                    self.source_open = false;
-                    self.lose(error);
-                }
-                Poll::Pending => break,
-            }
-            moved = true;
+        let room = engine.outgoing.room_for(BLOCKS);
+        if !self.source_open || room == 0 {
+            return false;
         }
-        moved
+        // On the stack: a connection that is silent holds no buffer.
+        let mut scratch = [MaybeUninit::uninit(); BLOCKS * BLOCK];
+        let mut read = ReadBuf::uninit(scratch.get_mut(..room).unwrap_or_default());
+        match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+            Poll::Ready(Ok(())) if read.filled().is_empty() => {
+                engine.outgoing.end();
+                self.source_open = false;
+            }
+            Poll::Ready(Ok(())) => engine.outgoing.push(read.filled()),
+            Poll::Ready(Err(error)) => {
+                engine.outgoing.end();
+                self.source_open = false;
+                self.lose(error);
+            }
+            Poll::Pending => return false,
+        }
+        true
     }
 
     fn lose(&mut self, error: io::Error) -> bool {
@@ -142,5 +157,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Local<R, W> {
 
     pub(super) fn wake(&self, role: Role) -> Option<Instant> {
         self.ended.filter(|_| role == Role::Near).map(|since| since + GRACE)
+    }
+}
+
+impl Local<UnixStream> {
+    /// Whether the other side has closed both its directions: it will read no answer either.
+    pub(super) fn is_hung_up(&self) -> bool {
+        let mut asked = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let told = poll(&mut asked, PollTimeout::ZERO);
+        let [asked] = asked;
+        told.is_ok() && asked.revents().is_some_and(|told| told.contains(PollFlags::POLLHUP))
     }
 }

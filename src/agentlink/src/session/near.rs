@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::carry::{End, Wire, carry};
 use super::engine::{Engine, Violation};
@@ -24,6 +24,11 @@ use crate::tls::{self, Fault};
 /// A guest that greets wrongly, or hangs up, is called again after so long.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether a shim that has said all is still there, while there is no connection to tell it by.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a guest may take to greet. It is no more than a look into a table; one that hangs would keep a better connection waiting.
+const GREETING: Duration = Duration::from_secs(2);
+
 /// Why a session ended other than by its peers' will.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NearSessionError {
@@ -31,6 +36,8 @@ pub(crate) enum NearSessionError {
     NotResumed { patience: Duration, last: String },
     #[error("the guest no longer has this session: its end of the link was restarted, or waited too long")]
     Gone,
+    #[error(transparent)]
+    Deserted(#[from] redial::Deserted),
     #[error("what answers at the guest's address now cannot resume a session")]
     Plain,
     #[error("the guest was not accepted, or does not accept us: {0}")]
@@ -48,15 +55,19 @@ pub(crate) fn is_agreed(guest: &Guest) -> bool {
     guest.get_ref().1.alpn_protocol() == Some(PROTOCOL)
 }
 
-/// Where the guest is, and with which certificate it is called at present.
-pub(crate) struct Line {
+/// Where the guest is, with which certificate it is called at present, and what a session shares with others.
+pub(crate) struct Line<'a> {
     pub(crate) target: Arc<Target>,
     pub(crate) newest: watch::Receiver<Option<Arc<Target>>>,
     /// How long a broken connection is tried to be replaced.
     pub(crate) patience: Duration,
+    /// How many sessions have a connection.
+    pub(crate) carried: &'a AtomicUsize,
+    /// Cancelled when the link ends.
+    pub(crate) closing: &'a CancellationToken,
 }
 
-impl Line {
+impl Line<'_> {
     /// The target the daemon named last, as long as it is the same guest: a session stays with the guest it has.
     fn target(&self) -> Arc<Target> {
         let newest = self.newest.borrow().clone();
@@ -70,8 +81,8 @@ struct Name {
     turn: u32,
 }
 
-/// Carries a connection of the shim, which has said `early` so far; `first` is the connection that was dialled for it. `carried` counts
-/// the sessions that have a connection.
+/// Carries a connection of the shim, which has said `early` so far; `first` is the connection that was dialled for it. `shims` counts it
+/// as long as the shim is there.
 ///
 /// # Errors
 /// [`NearSessionError`]: the shim's connection is to be closed.
@@ -79,25 +90,36 @@ pub(crate) async fn forward(
     shim: UnixStream,
     early: BytesMut,
     first: Guest,
-    line: Line,
-    carried: &AtomicUsize,
+    line: Line<'_>,
+    shims: Held<'_>,
 ) -> Result<(), NearSessionError> {
-    let (source, sink) = shim.into_split();
-    let mut local = Local::new(source, sink);
+    let mut local = Local::new(shim);
     let mut engine = Engine::default();
     engine.outgoing.push(&early);
     drop(early);
     let mut name = Name { id: Id::NEW, turn: 0 };
-    let mut first = Some(first);
+    let (mut first, mut shims) = (Some(first), Some(shims));
     loop {
-        let (mut wire, received) = connected(&mut name, first.take(), &line, &mut engine, &mut local).await?;
+        let reached = tokio::select! {
+            biased;
+            () = line.closing.cancelled() => return Ok(()),
+            reached = connected(&mut name, first.take(), &line, &mut engine, &mut local, &mut shims) => reached,
+        };
+        let (mut wire, received) = reached?;
         if let Err(violation) = engine.begin(received) {
             return conclude(End::Violated(violation), wire, &mut engine).await;
         }
-        let ended = {
-            let _counted = Held::one_of(carried);
-            carry(&mut wire, &mut engine, &mut local, Role::Near).await
+        let counted = Held::one_of(line.carried);
+        let ended = tokio::select! {
+            biased;
+            () = line.closing.cancelled() => {
+                // In good order, and at once: the guest need not wait for a link that is no more.
+                wire.refuse(&Record::Reset { reason: b"" }).await;
+                return Ok(());
+            }
+            ended = carry(&mut wire, &mut engine, &mut local, Role::Near) => ended,
         };
+        drop(counted);
         match ended {
             End::Broken(why) if !engine.incoming.end_consumed() => {
                 tracing::info!(session = ?name.id, why, "the connection to the guest broke; dialling");
@@ -131,40 +153,46 @@ async fn conclude(ended: End, wire: Wire<Guest>, engine: &mut Engine) -> Result<
 async fn connected(
     name: &mut Name,
     first: Option<Guest>,
-    line: &Line,
+    line: &Line<'_>,
     engine: &mut Engine,
-    local: &mut Local<OwnedReadHalf, OwnedWriteHalf>,
+    local: &mut Local<UnixStream>,
+    shims: &mut Option<Held<'_>>,
 ) -> Result<(Wire<Guest>, u64), NearSessionError> {
     let began = Instant::now();
     let received = engine.incoming.received();
     let mut last = "no attempt has ended yet".to_owned();
-    let reached = Box::pin(greeted(name, first, line, received, &mut last));
-    tokio::select! {
-        reached = reached => return reached,
-        lost = local.until_lost(engine) => return Err(NearSessionError::Shim(lost)),
-        () = sleep_until(began + line.patience) => {}
+    let mut reached = Box::pin(greeted(name, first, line, received, &mut last));
+    let patience_over = sleep_until(began + line.patience);
+    tokio::pin!(patience_over);
+    loop {
+        tokio::select! {
+            reached = &mut reached => return reached,
+            lost = local.until_lost(engine) => return Err(NearSessionError::Shim(lost)),
+            () = &mut patience_over => break,
+            // What it said is still delivered; but nobody waits for an answer.
+            () = sleep(LOOK_EVERY), if shims.is_some() => if local.is_hung_up() { *shims = None },
+        }
     }
+    drop(reached);
     Err(NearSessionError::NotResumed { patience: line.patience, last })
 }
 
 async fn greeted(
     name: &mut Name,
     mut first: Option<Guest>,
-    line: &Line,
+    line: &Line<'_>,
     received: u64,
     last: &mut String,
 ) -> Result<(Wire<Guest>, u64), NearSessionError> {
-    let began = Instant::now();
     loop {
         let guest = match first.take() {
             Some(guest) => guest,
-            None => redial::until_trusted(|| line.target(), last).await,
+            None => redial::until_trusted(|| line.target(), last).await.map_err(NearSessionError::from)?,
         };
         if !is_agreed(&guest) {
             return Err(NearSessionError::Plain);
         }
-        let patience = redial::patience(began.elapsed());
-        match timeout(patience, greet(name, guest, received)).await {
+        match timeout(GREETING, greet(name, guest, received)).await {
             Ok(Ok((wire, Greeting::Welcome { id, received }))) => {
                 name.id = id;
                 return Ok((wire, received));
@@ -176,7 +204,7 @@ async fn greeted(
                 Fault::Untrusted(why) if name.id == Id::NEW => return Err(NearSessionError::Untrusted(why)),
                 _ => *last = format!("the guest's greeting did not come: {error}"),
             },
-            Err(_) => *last = format!("the guest's greeting did not come within {patience:?}"),
+            Err(_) => *last = format!("the guest's greeting did not come within {GREETING:?}"),
         }
         sleep(AGAIN).await;
     }

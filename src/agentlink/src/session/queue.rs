@@ -2,11 +2,12 @@
 //! stay with the allocator of a process that is idle for the rest of its life.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 
 use super::record::{HEAD, MAX_DATA};
 
 /// A block's size: as one DATA it fills one TLS record.
-const BLOCK: usize = MAX_DATA - HEAD - 8;
+pub(super) const BLOCK: usize = MAX_DATA - HEAD - 8;
 
 /// The queue. All blocks but the last are full.
 #[derive(Debug, Default)]
@@ -30,7 +31,7 @@ impl Queue {
         self.len += bytes.len();
         while !bytes.is_empty() {
             if self.blocks.back().is_none_or(|last| last.len() >= BLOCK) {
-                self.blocks.push_back(Vec::new());
+                self.blocks.push_back(Vec::with_capacity(bytes.len().min(BLOCK)));
             }
             let Some(last) = self.blocks.back_mut() else { return };
             let fits = bytes.len().min(BLOCK - last.len());
@@ -44,6 +45,24 @@ impl Queue {
     pub(crate) fn part(&self, at: usize) -> &[u8] {
         let at = self.gone.saturating_add(at);
         self.blocks.get(at / BLOCK).and_then(|block| block.get(at % BLOCK..)).unwrap_or_default()
+    }
+
+    /// The beginning of what it holds, as many blocks as there is room for; says how many.
+    pub(crate) fn parts<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        let mut gone = self.gone;
+        let mut count = 0;
+        for (slot, block) in into.iter_mut().zip(&self.blocks) {
+            *slot = IoSlice::new(block.get(gone..).unwrap_or_default());
+            gone = 0;
+            count += 1;
+        }
+        count
+    }
+
+    /// How many bytes fill the last block and so many more.
+    pub(crate) fn fill(&self, blocks: usize) -> usize {
+        let last = self.blocks.back().map_or(0, |last| (BLOCK - last.len()) % BLOCK);
+        last + blocks * BLOCK
     }
 
     /// Removes so many bytes from the beginning.
@@ -86,6 +105,10 @@ mod tests {
                     let at = read.len();
                     read.extend_from_slice(queue.part(at));
                 }
+                let mut parts = [IoSlice::new(&[]); 3];
+                let count = queue.parts(&mut parts);
+                let begins = parts[..count].iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>();
+                prop_assert!(plain.starts_with(&begins) && (count == 3 || begins.len() == plain.len()));
                 prop_assert_eq!(queue.len(), plain.len());
                 prop_assert!(read == plain);
                 prop_assert!(queue.blocks.len() <= plain.len() / BLOCK + 2);

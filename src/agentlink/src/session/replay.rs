@@ -2,8 +2,10 @@
 //!
 //! Positions count a direction's bytes from 0; its end takes one position more. Every number the peer sends is checked here.
 
+use std::io::IoSlice;
+
 use super::WINDOW;
-use super::queue::Queue;
+use super::queue::{BLOCK, Queue};
 
 /// What a peer may not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +47,13 @@ impl Outgoing {
         if self.ended { 0 } else { WINDOW.saturating_sub(self.kept.len()) }
     }
 
+    /// How many bytes are to be taken at once: so many whole blocks that records come out full, and none before a block fits (the peer
+    /// confirms long before so little is left).
+    pub(crate) fn room_for(&self, blocks: usize) -> usize {
+        let room = self.room();
+        if room < BLOCK { 0 } else { room.min(self.kept.fill(blocks - 1)) }
+    }
+
     /// Adds bytes, at most [`Outgoing::room`] of them; the rest is left out.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.kept.push(bytes.get(..self.room()).unwrap_or(bytes));
@@ -58,6 +67,12 @@ impl Outgoing {
     /// True when the peer has everything, the end included.
     pub(crate) fn end_confirmed(&self) -> bool {
         self.end_confirmed
+    }
+
+    /// How many bytes are still to go over the present connection.
+    pub(crate) fn unsent(&self) -> usize {
+        let end = self.kept_from + self.kept.len() as u64;
+        usize::try_from(end.saturating_sub(self.cursor)).unwrap_or(0)
     }
 
     /// The next part for the present connection, which counts as sent.
@@ -150,7 +165,12 @@ impl Incoming {
         self.waiting.part(0)
     }
 
-    /// So much of [`Incoming::waiting`] was handed on.
+    /// The same in several blocks; says how many.
+    pub(crate) fn waiting_parts<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        self.waiting.parts(into)
+    }
+
+    /// So much of what waits was handed on.
     pub(crate) fn consume(&mut self, length: usize) {
         let length = length.min(self.waiting.len());
         self.waiting.drop_front(length);

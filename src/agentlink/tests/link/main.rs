@@ -6,15 +6,20 @@
 )]
 
 mod admission;
+mod bulk;
 mod detach;
 mod ends;
 mod fake_systemd;
+mod flight;
+mod garbage;
 mod limits;
 mod memory;
 mod namespaces;
 mod network;
 mod path;
+mod pressure;
 mod real_systemd;
+mod scripted;
 mod session;
 mod stock;
 mod support;

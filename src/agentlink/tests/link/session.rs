@@ -268,3 +268,37 @@ async fn a_guest_is_lost_while_nobody_reaches_it_and_known_again_by_a_session() 
     assert_eq!(agent.asked.connections.load(Ordering::SeqCst), 2, "the agent noticed the cut");
     healthy(&sandbox.shim().await).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_closed_takes_leave_and_the_guest_waits_for_nobody() {
+    let guest = Guest::on().await;
+    let sandbox = Sandbox::new();
+    let (_network, mut shim, mut agent) = session(&guest, &sandbox).await;
+    echo(&mut shim, &mut agent, b'a').await;
+    sandbox.links.close(&sandbox.spec).await.unwrap();
+    let end =
+        timeout(LONG, agent.read(&mut [0; 8])).await.expect("the guest waits for a link that is no more");
+    assert_eq!(end.unwrap_or(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_is_gone_while_nobody_reaches_the_guest_counts_no_longer() {
+    let guest = Guest::on().await;
+    let sandbox = Sandbox::new();
+    let (network, mut shim, mut agent) = session(&guest, &sandbox).await;
+    echo(&mut shim, &mut agent, b'a').await;
+    network.reset();
+    let shims = async || sandbox.links.status(&sandbox.spec).await.unwrap().unwrap().shims;
+    shim.shutdown().await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(shims().await, 1, "a shim that has only said all is still there");
+    drop(shim);
+    let gone = async {
+        while shims().await > 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, gone).await.expect("a shim that is gone counts as connected");
+    network.back();
+    assert_eq!(timeout(LONG, agent.read(&mut [0; 8])).await.expect("its end was forgotten").unwrap(), 0);
+}

@@ -2,17 +2,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex, split};
+use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
 
 use super::*;
 
-type Side = Local<ReadHalf<DuplexStream>, WriteHalf<DuplexStream>>;
+type Side = Local<DuplexStream>;
 
 /// A local side, and who is behind it.
 fn local() -> (Side, DuplexStream) {
     let (ours, theirs) = duplex(256 * 1024);
-    let (source, sink) = split(ours);
-    (Local::new(source, sink), theirs)
+    (Local::new(ours), theirs)
 }
 
 fn engine() -> Engine {
@@ -130,4 +129,38 @@ async fn the_last_words_are_all_that_was_left_to_say() {
         rest = &rest[length..];
     }
     assert_eq!((data, reason.as_deref()), (100_000, Some(&b"over"[..])));
+}
+
+#[tokio::test]
+async fn a_reset_behind_all_that_may_be_under_way_is_heard_on_a_dead_connection() {
+    let chunk = [7; 16_000];
+    let mut said: Vec<_> = (0..32).map(|n| Record::Data { position: n * 16_000, bytes: &chunk }).collect();
+    said.push(Record::Reset { reason: b"gone" });
+    let stream = Deaf::saying(&said, Some(io::ErrorKind::BrokenPipe));
+    let (mut local, mut shim) = local();
+    let reading = tokio::spawn(async move { shim.read_to_end(&mut Vec::new()).await.unwrap() });
+    let ended = carry(&mut Wire::new(stream), &mut engine(), &mut local, Role::Near).await;
+    assert!(matches!(&ended, End::Reset(why) if why == "gone"), "{ended:?}");
+    drop(local);
+    assert_eq!(reading.await.unwrap(), 32 * 16_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_of_silence_ends_no_connection_and_the_next_byte_arrives() {
+    let (one, other) = duplex(64 * 1024);
+    let ((mut near, mut shim), (mut far, mut agent)) = (local(), local());
+    let (mut near_wire, mut near_engine) = (Wire::new(one), engine());
+    let (mut far_wire, mut far_engine) = (Wire::new(other), engine());
+    let talk = async {
+        shim.write_all(b"a poll").await.unwrap();
+        agent.read_exact(&mut [0; 6]).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+        agent.write_all(b"its answer").await.unwrap();
+        shim.read_exact(&mut [0; 10]).await.unwrap();
+    };
+    tokio::select! {
+        ended = carry(&mut near_wire, &mut near_engine, &mut near, Role::Near) => panic!("near: {ended:?}"),
+        ended = carry(&mut far_wire, &mut far_engine, &mut far, Role::Far) => panic!("far: {ended:?}"),
+        () = talk => {}
+    }
 }
