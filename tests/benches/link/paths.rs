@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peerpods_agentlink::ca::ClusterCa;
 use peerpods_agentlink::process::LinkProcesses;
-use peerpods_agentlink::{Link, LinkIdentity, LinkSpec, LinkTarget};
+use peerpods_agentlink::{GuestTrust, Link, LinkIdentity, LinkSpec, LinkTarget};
 use peerpods_tests::bench::process::cpu_time;
 use tempfile::TempDir;
 use ttrpc::r#async::Client;
@@ -127,6 +127,7 @@ impl Paths {
                 address: at.parse().unwrap(),
                 server_name: VM.to_owned(),
                 identity: identity(&ca),
+                guest: GuestTrust::Authority,
                 deadline: Duration::from_secs(20),
             };
             links.connect(&spec, &target).await.unwrap();

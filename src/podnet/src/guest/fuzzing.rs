@@ -33,6 +33,7 @@ fn device(objects: &[Object], name: &str) -> Option<Device> {
                 mtu: link.mtu,
                 mac: link.mac,
                 up: link.up,
+                controller: link.controller,
             }),
             _ => None,
         },

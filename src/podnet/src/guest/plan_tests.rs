@@ -269,7 +269,7 @@ fn routes_with_other_metrics_stand_side_by_side() {
 #[test]
 fn a_kernel_without_ipv6_makes_an_ipv4_pod_without_its_link_local_address() {
     let mut dual = network();
-    let [mut one] = dual.carried().try_into().unwrap() else { panic!() };
+    let [mut one]: [_; 1] = dual.carried().try_into().unwrap();
     one.interface.more_addresses = vec!["fe80::7/64".parse().unwrap()];
     one.interface.routes.push(Route { metric: 256, ..route("fe80::/64", "") });
     dual.interfaces = vec![one.clone()];

@@ -53,6 +53,7 @@ pub(crate) fn steps(objects: &[Object], spec: &TunnelSpec) -> (Vec<String>, Vec<
             mtu: link.mtu,
             mac: link.mac,
             up: link.up,
+            controller: link.controller,
         }),
         _ => None,
     });

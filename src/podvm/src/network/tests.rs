@@ -50,7 +50,8 @@ fn the_golden_object_is_read_whole() {
         interfaces: Vec::new(),
     };
     assert_eq!(network, expected);
-    let [Carried { vxlan_id: 555_000, interface }] = network.carried().try_into().unwrap() else { panic!() };
+    let [Carried { vxlan_id, interface }]: [_; 1] = network.carried().try_into().unwrap();
+    assert_eq!(vxlan_id, 555_000);
     assert_eq!((interface.name.as_str(), interface.address, interface.mtu), ("eth0", network.podip, 1450));
     assert_eq!((interface.mac, interface.routes), (network.pod_hw_addr, network.routes));
 }

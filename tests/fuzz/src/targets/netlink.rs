@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use peerpods_podnet::TunnelSpec;
 use peerpods_podnet::fuzzing::Seen;
 use peerpods_podvm::guest_config::ApfConfig;
-use peerpods_podvm::network::{PodInterface, PodNetwork};
+use peerpods_podvm::network::{Carried, PodInterface, PodNetwork};
 
 use super::Target;
 
@@ -29,6 +29,7 @@ fn check(data: &[u8]) {
         port: 9000,
         remote: Ipv4Addr::new(10, 158, 0, 2).into(),
         pod_interface: interface,
+        ordinal: 0,
     };
     worker(&seen, &spec);
     match pod {
@@ -51,27 +52,16 @@ fn worker(seen: &Seen, spec: &TunnelSpec) {
 }
 
 fn guest(seen: &Seen, pod: &PodInterface, spec: &TunnelSpec) {
-    let network = PodNetwork {
-        podip: pod.address,
-        pod_hw_addr: pod.mac,
-        interface: pod.name.clone(),
-        worker_node_ip: "10.158.0.1/24".parse().unwrap(),
-        tunnel_type: "vxlan".to_owned(),
-        routes: pod.routes.clone(),
-        neighbors: pod.neighbors.clone(),
-        mtu: pod.mtu,
-        index: 0,
-        vxlan_port: spec.port,
-        vxlan_id: spec.vni,
-        dedicated: false,
-        external_net_via_pod_vm: false,
-    };
+    let primary = Carried { vxlan_id: spec.vni, interface: pod.clone() };
+    let network = PodNetwork::new(primary, Vec::new(), "10.158.0.1/24".parse().unwrap(), spec.port);
+    let told = network.carried();
     let config = ApfConfig { pod_network: Some(network), ..ApfConfig::default() };
     let read = ApfConfig::from_json(&config.to_json()).unwrap().pod_network.unwrap();
-    assert_eq!(read.pod_interface(), *pod, "the guest is told of another interface");
+    assert_eq!(read.carried(), told, "the guest is told of another interface");
     for there in [seen, &Seen::of(&[])] {
         if let Ok(steps) = there.guest(&read, 1500) {
-            assert!(steps.len() <= 8 + 2 * there.messages + read.routes.len() + read.neighbors.len(), "{steps:#?}");
+            let wanted = 2 * pod.addresses().count() + pod.routes.len() + pod.neighbors.len();
+            assert!(steps.len() <= 8 + 2 * there.messages + wanted, "{steps:#?}");
         }
     }
 }
