@@ -83,7 +83,8 @@ async fn instant(report: &mut Report) {
             .upstream("median 118 ms"),
     );
     told.tell(report, group);
-    let boots: [(&str, fn(Duration) -> Boot, &str); 2] = [
+    type Booting = (&'static str, fn(Duration) -> Boot, &'static str);
+    let boots: [Booting; 2] = [
         ("port refused before", Boot::Refusing, "0.5–3.5 s, median 1.6 s"),
         ("silence before", Boot::Silent, "0.6–15.6 s"),
     ];

@@ -84,9 +84,12 @@ struct Paths {
 /// One path's figures of one kind, ours, by hand and the underlay's.
 type Three = [Samples; 3];
 
+/// What is measured of a path, with its name.
+type Kind = (&'static str, fn(&Listening) -> f64);
+
 impl Paths {
     fn compare(&self, report: &mut Report) {
-        let kinds: [(&str, fn(&Listening) -> f64); 5] = [
+        let kinds: [Kind; 5] = [
             ("TCP, 1 stream, node to pod", |path| path.tcp(Way::There, 1, SPAN)),
             ("TCP, 1 stream, pod to node", |path| path.tcp(Way::Back, 1, SPAN)),
             ("TCP, 4 streams, node to pod", |path| path.tcp(Way::There, 4, SPAN)),

@@ -57,7 +57,7 @@ impl Secret {
                 let text = engine.encode(&shifted);
                 let first = (before * 8).div_ceil(6);
                 let last = shifted.len() * 8 / 6;
-                needles.push(text[first..last].as_bytes().to_vec());
+                needles.push(text.as_bytes()[first..last].to_vec());
             }
         }
         needles

@@ -5,7 +5,7 @@
 //! {"v":1,"op":"connect","target":{…}}  → {"v":1,"answer":"connected",…} | deadline | untrusted   (hanging up stops the dialling)
 //! {"v":2,"op":"connect","target":{…,"guest":{"token":…}}}   or {"key":…}: a guest that makes its own key (`admission.rs`)
 //! {"v":1,"op":"close"}                 → {"v":1,"answer":"closing"}, then EOF
-//! a version that is not spoken         → {"v":1,"answer":"unsupported","speaks":{"oldest":1,"newest":2}}
+//! a version that is not spoken         → {"v":2,"answer":"unsupported","speaks":{"oldest":1,"newest":2}}
 //! anything else                        → {"v":1,"answer":"error","message":…}
 //! ```
 //!
@@ -14,7 +14,8 @@
 //! - A request names the **oldest version that understands it**, not the newest its sender knows. What every link does, a daemon of any
 //!   version can ask.
 //! - An answer carries the request's version, and only what that version knows. An answer with a **lower** version than the request,
-//!   or `unsupported`, means that the link does not know the request: the first links answered so too.
+//!   or `unsupported`, means that the link does not know the request: the first links answered so too. `unsupported` and a line that is no
+//!   request have no version to repeat: the newest and the oldest spoken stand in.
 //! - A field that is not known is ignored, one that is missing has a default, a word that is not known reads as "unknown". So new
 //!   fields need no new version; a new operation, or a new meaning, does.
 //! - `status` says which versions are spoken; a link that does not say so speaks 1.

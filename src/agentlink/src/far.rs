@@ -150,7 +150,7 @@ impl Far {
                 let inner = self.inner.clone();
                 let closing = closing.clone();
                 connections.spawn(async move {
-                    inner.connection(tcp, peer, permit, &closing).await;
+                    Box::pin(inner.connection(tcp, peer, permit, &closing)).await;
                 });
             }
         };
@@ -302,6 +302,16 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut peer: S) {
         Ok::<(), io::Error>(())
     };
     let _ = timeout(LINGER, drain).await;
+}
+
+/// The header of a frame as a connection that forwards it reads it, for `tests/fuzz`.
+///
+/// # Errors
+/// What is no header, or of a payload that is not forwarded.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn forwarded_header(bytes: &[u8; crate::frame::HEADER_LEN]) -> Result<crate::frame::Header, FrameError> {
+    crate::frame::Header::parse_within(bytes, frames::FORWARDED)
 }
 
 /// Forwards frames as a connection does, for `tests/fuzz`.

@@ -14,7 +14,7 @@ use crate::session::engine::{Engine, Heard};
 use crate::session::far::{Limits, Sessions, live};
 use crate::session::record::Record;
 
-pub use crate::far::forward_frames;
+pub use crate::far::{forward_frames, forwarded_header};
 pub use crate::tls::admits;
 
 /// How many bytes of one direction may be under way.

@@ -46,7 +46,7 @@ impl fmt::Debug for AdmissionToken {
 
 impl Serialize for AdmissionToken {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let text = Zeroizing::new(STANDARD.encode(&*self.0));
+        let text = Zeroizing::new(STANDARD.encode(self.0.as_slice()));
         to.serialize_str(&text)
     }
 }

@@ -52,8 +52,8 @@ pub(crate) fn play(role: &str) {
             other => panic!("the role {other} is not known"),
         }
         let _ = tokio::io::stdin().read(&mut [0]).await;
-        std::process::exit(0);
     });
+    runtime.shutdown_background();
 }
 
 struct Stub;

@@ -124,7 +124,7 @@ fn observed(lane: u64) -> ObservedPod {
         routes: Vec::new(),
         neighbors: Vec::new(),
     };
-    let secondary = (lane % 3 == 0).then(|| interface("net1", 2));
+    let secondary = lane.is_multiple_of(3).then(|| interface("net1", 2));
     ObservedPod {
         primary: interface("eth0", 1),
         secondary: secondary.into_iter().collect(),

@@ -17,7 +17,7 @@ const UNDECIDED: usize = HEADER_LEN + 600;
 
 /// The longest payload that is forwarded. Peers accept 4 MiB, and answer a longer message with an error of its call, on a connection that
 /// goes on; what claims to be much longer is none.
-const FORWARDED: usize = 4 * MAX_PAYLOAD;
+pub(super) const FORWARDED: usize = 4 * MAX_PAYLOAD;
 
 /// Where the stream of frames is. Pure.
 struct Frames {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use zbus::connection::Builder;
-use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Variant};
+use zbus::{Connection, DBusError, DynamicType, Message, OwnedObjectPath, OwnedVariant, Variant};
 
 use super::unit::{PATTERN, State, Unit};
 
@@ -124,9 +124,13 @@ async fn text(connection: &Connection, path: &str, interface: &str, name: &str) 
     String::try_from(property(connection, path, interface, name).await?)
 }
 
-/// Whether the manager answered with this error of its own.
+/// Whether the manager answered with this error. D-Bus' own errors come in a variant of their own.
 pub(super) fn is_error(error: &zbus::Error, name: &str) -> bool {
-    matches!(error, zbus::Error::MethodError(found, ..) if found.as_str() == name)
+    match error {
+        zbus::Error::MethodError(found, ..) => found.as_str() == name,
+        zbus::Error::FDO(of_dbus) => of_dbus.name().as_str() == name,
+        _ => false,
+    }
 }
 
 fn is_absent(error: &zbus::Error) -> bool {

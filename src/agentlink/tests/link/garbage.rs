@@ -186,18 +186,21 @@ async fn as_ttrpc() {
         (health_frame()[..15].to_vec(), "inside a frame"),
     ];
     for (bytes, words) in &cases {
-        // Behind a good call, whose answer still comes.
+        // Behind a good call and its answer: one that is still awaited ends with the connection.
         let (mut bad, port) = tls(&guest, false).await;
-        bad.write_all(&[&health_frame()[..], bytes].concat()).await.unwrap();
+        bad.write_all(&health_frame()).await.unwrap();
         bad.flush().await.unwrap();
         assert!(timeout(LONG, next_frame(&mut bad)).await.unwrap().is_some(), "{words}: no answer");
+        bad.write_all(bytes).await.unwrap();
+        bad.flush().await.unwrap();
         let _ = bad.get_mut().0.shutdown().await;
         is_closed(&mut bad, words).await;
         logged(port, if words.contains("inside") { "connection closed" } else { words }).await;
 
         let mut bad = sandbox.raw_shim().await;
-        bad.write_all(&[&health_frame()[..], bytes].concat()).await.unwrap();
+        bad.write_all(&health_frame()).await.unwrap();
         assert_eq!(answer(&mut bad).await.status.code, 0);
+        bad.write_all(bytes).await.unwrap();
         bad.shutdown().await.unwrap();
         is_closed(&mut bad, words).await;
     }

@@ -43,7 +43,7 @@ impl Scripted {
         let mut shim = self.sandbox.raw_shim().await;
         shim.write_all(&data(1)).await.unwrap();
         let mut agent = self.accept().await;
-        agent.read_exact(&mut vec![0; HEADER_LEN + 1]).await.unwrap();
+        agent.read_exact(&mut [0; HEADER_LEN + 1]).await.unwrap();
         (shim, agent)
     }
 

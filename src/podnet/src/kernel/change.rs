@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteMetric};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RulePortRange};
 use nix::errno::Errno;
@@ -62,6 +62,17 @@ impl Rtnl {
 
     async fn change_link(&self, message: LinkMessageBuilder<LinkUnspec>) -> Result<(), Error> {
         self.handle.link().change(message.build()).execute().await
+    }
+
+    /// Has a device make up no IPv6 address of its own when it comes up, and so say nothing by itself. Ok on a kernel without IPv6.
+    pub(crate) async fn no_own_address(&self, index: u32) -> Result<(), Error> {
+        let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let message =
+            LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![none]));
+        match self.change_link(message).await {
+            Err(e) if said(&e, &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP]) => Ok(()),
+            done => done,
+        }
     }
 
     /// Makes a bridge, down and without ports.

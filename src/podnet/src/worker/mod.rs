@@ -214,7 +214,13 @@ impl Place {
         if let Step::CreateDevice { vxlan, mtu } = step {
             let name = device_name(spec.ordinal);
             let device = NewDevice { name, vxlan: vxlan.clone(), mtu: *mtu, mac: None };
-            return vxlan::create(&self.home_link, &self.netns, &self.pod_link, &device).await;
+            vxlan::create(&self.home_link, &self.netns, &self.pod_link, &device).await?;
+            // Nothing but the pod's frames may cross: the guest guards its end only when it is there.
+            if let Some(born) = self.pod_link.link(&device.name).await? {
+                let quiet = self.pod_link.no_own_address(born.index).await;
+                quiet.map_err(failed(format!("keep {} in {place} without an address", device.name)))?;
+            }
+            return Ok(());
         }
         let index_of =
             async |name: &str| Ok(self.pod_link.link(name).await?.map(|l| l.index).unwrap_or_default());
