@@ -13,3 +13,4 @@ pub mod daemon;
 pub mod kill;
 pub mod node;
 pub mod shim;
+pub mod untried;

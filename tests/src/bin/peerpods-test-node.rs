@@ -1,4 +1,5 @@
-//! The node service as a process of its own whose cloud is in another process: `peerpods-test-node DIR CLOUD LINK [SETTING=SECONDS]…`.
+//! The node service as a process of its own whose cloud is in another process: `peerpods-test-node DIR CLOUD LINK [SETTING=SECONDS]…
+//! [untried-tunnels]`.
 //!
 //! The composition of `peerpods hypervisor` with the fake cloud's client in the provider's place, so that it can be killed with
 //! `kill -9` while cloud and VMs live on. A program of the tests, because the product has no fake provider.
@@ -13,8 +14,9 @@ use peerpods_agentlink::process::LinkProcesses;
 use peerpods_hypervisor::journal::DiskJournal;
 use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::{Config, Lifecycle, Parts};
-use peerpods_podnet::VxlanTunnel;
+use peerpods_podnet::{Tunnel, VxlanTunnel};
 use peerpods_provider::fake::CloudClient;
+use peerpods_tests::untried::{UNTRIED_TUNNELS, UntriedTunnel};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -23,7 +25,7 @@ async fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let [dir, cloud, link, settings @ ..] = arguments.as_slice() else {
         eprintln!(
-            "usage: peerpods-test-node DIR CLOUD LINK [shim-gone|unstarted|netns-gone|sweep=SECONDS]..."
+            "usage: peerpods-test-node DIR CLOUD LINK [shim-gone|unstarted|netns-gone|sweep=SECONDS]... [untried-tunnels]"
         );
         return ExitCode::from(2);
     };
@@ -50,12 +52,16 @@ async fn serve(dir: &Path, cloud: &Path, link: &Path, settings: &[PathBuf]) -> R
         limit_per_node: None,
         ..Config::default()
     };
+    let mut tunnel: Arc<dyn Tunnel> = Arc::new(VxlanTunnel::new());
     for setting in settings {
-        set(&mut config, &setting.to_string_lossy())?;
+        match setting.to_string_lossy().as_ref() {
+            UNTRIED_TUNNELS => tunnel = Arc::new(UntriedTunnel::default()),
+            other => set(&mut config, other)?,
+        }
     }
     let parts = Parts {
         provider: Arc::new(CloudClient::new(cloud)?),
-        tunnel: Arc::new(VxlanTunnel::new()),
+        tunnel,
         link: Arc::new(LinkProcesses::new(link.to_owned())),
         ledger: Arc::new(NoLedger),
         journal: Arc::new(DiskJournal::open(dir.join("state/journal"))?),

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::node::{built, guest_program, processes_naming};
 use crate::shim::GoShim;
+use crate::untried::UNTRIED_TUNNELS;
 
 /// How long the service may take until it answers; far beyond what is asked of it, for slow machines.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,7 +53,8 @@ impl KilledNode {
     pub fn at_rest(cloud: Arc<FakeCloud>) -> Self {
         let mut node = Self::of(Self::place(), cloud);
         let often = peerpods_hypervisor::Config::default().sweep_interval;
-        node.configure(&[format!("sweep={}", often.as_secs())]);
+        // Its VMs are an open port each.
+        node.configure(&[format!("sweep={}", often.as_secs()), UNTRIED_TUNNELS.to_owned()]);
         node
     }
 
