@@ -28,7 +28,7 @@ demo: packages release guest ## Runs a command in a real pod VM on this machine,
 .PHONY: test
 test: packages guest image ## Installs what is missing and runs every test that can run here
 	PEERPODS_TEST_IMAGE="$(IMAGE)" PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" PEERPODS_TEST_IMAGE_CACHE="$(PACKAGE_CACHE)" \
-	  cargo test --locked --workspace --all-targets
+	  cargo test --locked --workspace --all-targets --no-fail-fast
 
 # How many deaths (POINTS), and which history to replay (SEED=17@230+245) or from which workload to begin (SEED=500).
 .PHONY: crash-test
