@@ -19,7 +19,7 @@ help: ## Lists what can be made
 
 .PHONY: packages
 packages:
-	@.ci/packages
+	@.ci/packages $(PACKAGES)
 
 .PHONY: demo
 demo: packages release guest ## Runs a command in a real pod VM on this machine, and shows each phase with its time
@@ -66,6 +66,7 @@ conformance: packages $(if $(SOCKET),,guest $(if $(filter qemu,$(PROVIDER)),imag
 
 # Executions a target, which targets, or one input to play again: RUNS=10000000 TARGET="frames session" INPUT=FILE.
 .PHONY: fuzz
+fuzz: PACKAGES = g++
 fuzz: packages ## Every parser that reads from outside under libFuzzer; RUNS=10000000 for long, TARGET=frames for one
 	@RUNS="$(RUNS)" TARGET="$(TARGET)" INPUT="$(INPUT)" SECONDS_MOST="$(SECONDS_MOST)" tests/fuzz/run
 

@@ -106,7 +106,7 @@ fn names_vm(line: &[u8], uuid: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
 
     use futures::FutureExt;
 
@@ -123,8 +123,10 @@ mod tests {
 
     /// A process that looks like the VM `uuid` and ignores SIGTERM.
     fn stubborn(uuid: &str) -> Killed {
-        let script = "trap '' TERM; while :; do sleep 0.05; done";
-        Killed(Command::new("sh").args(["-c", script, "sh", "-uuid", uuid]).spawn().unwrap())
+        // Nothing that forks: between fork and exec a child looks like the VM, too.
+        let script = "trap '' TERM; read nothing";
+        let mut shell = Command::new("sh");
+        Killed(shell.args(["-c", script, "sh", "-uuid", uuid]).stdin(Stdio::piped()).spawn().unwrap())
     }
 
     #[test]

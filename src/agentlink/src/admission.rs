@@ -39,6 +39,8 @@
 //! a daemon that is started anew finds the guest again.
 
 mod claim;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gate;
 
 use std::io;

@@ -14,6 +14,7 @@ use crate::session::engine::{Engine, Heard};
 use crate::session::far::{Limits, Sessions, live};
 use crate::session::record::Record;
 
+pub use crate::admission::fuzzing::{Admission, VALIDITY};
 pub use crate::far::{forward_frames, forwarded_header};
 pub use crate::tls::admits;
 

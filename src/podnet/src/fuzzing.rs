@@ -8,6 +8,8 @@ use rtnetlink::proto::{NetlinkCodec, NetlinkMessageCodec};
 use crate::kernel::fuzzing::{Object, object};
 use crate::tunnel::TunnelSpec;
 
+pub use crate::guard::fuzzing::{Guarding, Table};
+
 /// What datagrams of the kernel say, in our terms.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seen {

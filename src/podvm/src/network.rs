@@ -264,6 +264,8 @@ fn null_as_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Res
 
 /// `dst` as Go writes it: `::ffff:0.0.0.0/0` (a 16-byte address with an IPv4 prefix length) means the IPv4 default route.
 mod prefix {
+    use ipnet::Ipv4Net;
+
     use super::{Deserialize, Deserializer, IpNet, Serializer};
 
     pub(super) fn serialize<S: Serializer>(net: &IpNet, to: S) -> Result<S::Ok, S::Error> {
@@ -272,8 +274,14 @@ mod prefix {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<IpNet, D::Error> {
         let text = String::deserialize(from)?;
-        let plain = text.strip_prefix("::ffff:").filter(|rest| rest.contains('.')).unwrap_or(&text);
-        plain.parse().map_err(|_| serde::de::Error::custom(format!("{text:?} is no address prefix")))
+        let net = text.parse::<IpNet>().map(|net| short(net).unwrap_or(net));
+        net.map_err(|_| serde::de::Error::custom(format!("{text:?} is no address prefix")))
+    }
+
+    /// The IPv4 prefix that an IPv4 address in its long form with an IPv4 prefix length stands for.
+    fn short(net: IpNet) -> Option<IpNet> {
+        let IpNet::V6(long) = net else { return None };
+        Ipv4Net::new(long.addr().to_ipv4_mapped()?, long.prefix_len()).ok().map(IpNet::V4)
     }
 }
 

@@ -13,6 +13,8 @@
 //! A kernel without nf_tables carries tunnels all the same, unguarded; the log says so once. `table` has the rules, `plan` decides,
 //! this module observes and applies.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod plan;
 mod table;
 
@@ -116,17 +118,21 @@ fn chain(error: &NftError) -> String {
 async fn apply(change: Change) -> Result<Tracking, NftError> {
     let (answer, answered) = oneshot::channel();
     let started = std::thread::Builder::new().name("nftables".to_owned()).spawn(move || {
+        let mut used = Vec::new();
         // No receiver: the caller was dropped; what was done stays, and is found by the next call.
-        let _ = answer.send(apply_here(&change));
+        let _ = answer.send(apply_here(&change, &mut used));
+        // Only now: closing a socket waits until the kernel has freed what was replaced, some 10 ms that nobody else has to wait for.
+        drop(used);
     });
     started.map_err(|source| NftError::Failed { step: "start a thread", source })?;
     let died = || NftError::Failed { step: "run a thread", source: io::ErrorKind::Interrupted.into() };
     answered.await.map_err(|_| died())?
 }
 
-fn apply_here(change: &Change) -> Result<Tracking, NftError> {
+/// `used` gets the sockets, which are closed by whoever has the time.
+fn apply_here(change: &Change, used: &mut Vec<Socket>) -> Result<Tracking, NftError> {
     for _ in 0..TRIES {
-        match apply_once(change) {
+        match apply_once(change, used) {
             Err(NftError::Overtaken) => std::thread::sleep(PAUSE),
             done => return done,
         }
@@ -135,22 +141,26 @@ fn apply_here(change: &Change) -> Result<Tracking, NftError> {
 }
 
 /// With a socket of its own: after a refusal more answers may wait in it.
-fn apply_once(change: &Change) -> Result<Tracking, NftError> {
-    let socket = &Socket::open()?;
+fn apply_once(change: &Change, used: &mut Vec<Socket>) -> Result<Tracking, NftError> {
+    let socket = open(used)?;
     let state = observe(socket)?;
     match plan::plan(&state, change, namespace_is_gone) {
         Plan::Nothing => Ok(state.tracking()),
         Plan::Change(messages) => socket.change(state.generation, &messages).map(|()| state.tracking()),
-        Plan::Build(peers) => build(socket, state.generation, &peers),
+        Plan::Build(peers) => build(state.generation, &peers, used),
     }
 }
 
+fn open(used: &mut Vec<Socket>) -> Result<&Socket, NftError> {
+    Ok(used.push_mut(Socket::open()?))
+}
+
 /// Connection tracking is a module of its own, which a small kernel need not have.
-fn build(socket: &Socket, generation: u32, peers: &[Peer]) -> Result<Tracking, NftError> {
-    let with = socket.change(generation, &table::build(peers, Tracking::Bypassed));
+fn build(generation: u32, peers: &[Peer], used: &mut Vec<Socket>) -> Result<Tracking, NftError> {
+    let with = open(used)?.change(generation, &table::build(peers, Tracking::Bypassed));
     match with {
         Err(NftError::NotThere(_)) => {
-            let without = Socket::open()?.change(generation, &table::build(peers, Tracking::Seen));
+            let without = open(used)?.change(generation, &table::build(peers, Tracking::Seen));
             match without {
                 Err(NftError::NotThere(source)) => Err(NftError::Unavailable(source)),
                 done => done.map(|()| Tracking::Seen),

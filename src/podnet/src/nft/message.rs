@@ -211,6 +211,22 @@ impl Message {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl Message {
+    /// What it changes in a table that is there.
+    pub(crate) fn edit(&self) -> super::fuzzing::Edit {
+        use super::fuzzing::Edit;
+        let of = Reader(&self.attributes);
+        let set = || of.text(2).unwrap_or_default().to_owned();
+        match self.kind & 0xff {
+            2 => Edit::NoTable,
+            12 => Edit::Add(set(), elements(&self.attributes)),
+            14 => Edit::Remove(set(), elements(&self.attributes)),
+            _ => Edit::Other,
+        }
+    }
+}
+
 fn write_element<'w>(element: &Element, to: &'w mut Writer) -> &'w mut Writer {
     to.nested(1, |key| key.bytes(1, &element.key));
     match &element.comment {

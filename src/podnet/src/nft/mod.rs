@@ -9,6 +9,8 @@
 
 mod attribute;
 mod expression;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod message;
 mod socket;
 

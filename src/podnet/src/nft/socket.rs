@@ -123,24 +123,13 @@ impl Socket {
     /// The attributes of each answer.
     fn ask(&self, question: &Message, step: &'static str, many: bool) -> Result<Vec<Vec<u8>>, NftError> {
         self.send(&question.encode(1, 0), step)?;
-        let (mut answers, mut size) = (Vec::new(), 0_usize);
-        loop {
-            let buffer = self.receive(step)?;
-            size = size.saturating_add(buffer.len());
-            if size > LIST {
-                return Err(NftError::Failed { step, source: io::ErrorKind::FileTooLarge.into() });
-            }
-            for frame in Frames(&buffer) {
-                match frame.kind {
-                    NLMSG_ERROR => outcome(frame.body, step)?,
-                    NLMSG_DONE => return Ok(answers),
-                    _ => answers.push(frame.body.get(HEADERS - HEADER..).unwrap_or_default().to_vec()),
-                }
-                if !many {
-                    return Ok(answers);
-                }
+        let mut answers = Answers::default();
+        while !answers.hear(&self.receive(step)?, step)? {
+            if !many && !answers.heard.is_empty() {
+                break;
             }
         }
+        Ok(answers.heard)
     }
 
     fn send(&self, bytes: &[u8], step: &'static str) -> Result<(), NftError> {
@@ -165,6 +154,36 @@ impl Socket {
                 Err(errno) => return Err(NftError::Failed { step, source: errno.into() }),
             }
         }
+    }
+}
+
+/// The answers to a question, as they come in.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// The attributes of each.
+    pub(crate) heard: Vec<Vec<u8>>,
+    /// Bytes received.
+    size: usize,
+}
+
+impl Answers {
+    /// Takes what was received. True when it was the last.
+    ///
+    /// # Errors
+    /// What the kernel refuses, and a list that is longer than any of ours.
+    pub(crate) fn hear(&mut self, received: &[u8], step: &'static str) -> Result<bool, NftError> {
+        self.size = self.size.saturating_add(received.len());
+        if self.size > LIST {
+            return Err(NftError::Failed { step, source: io::ErrorKind::FileTooLarge.into() });
+        }
+        for frame in Frames(received) {
+            match frame.kind {
+                NLMSG_ERROR => outcome(frame.body, step)?,
+                NLMSG_DONE => return Ok(true),
+                _ => self.heard.push(frame.body.get(HEADERS - HEADER..).unwrap_or_default().to_vec()),
+            }
+        }
+        Ok(false)
     }
 }
 

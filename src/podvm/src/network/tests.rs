@@ -66,7 +66,7 @@ fn the_golden_object_is_written_back_key_for_key() {
 
 #[test]
 fn a_default_route_in_gos_long_form_is_read_and_written_in_the_short_one() {
-    for dst in ["0.0.0.0/0", "::ffff:0.0.0.0/0"] {
+    for dst in ["0.0.0.0/0", "::ffff:0.0.0.0/0", "::FFFF:0.0.0.0/0", "0:0:0:0:0:ffff:0:0/0"] {
         let read = route(json!({"dst": dst, "gw": "10.0.0.1", "dev": "eth0", "protocol": "boot"})).unwrap();
         assert_eq!(read.dst, "0.0.0.0/0".parse::<IpNet>().unwrap());
         assert_eq!(serde_json::to_value(&read).unwrap()["dst"], "0.0.0.0/0");

@@ -29,6 +29,7 @@ macro_rules! targets {
 }
 
 targets![
+    admission,
     agent_health,
     annotations,
     apf,
@@ -45,6 +46,7 @@ targets![
     initdata,
     journal,
     netlink,
+    nftables,
     provision,
     qmp,
     records,
