@@ -25,7 +25,7 @@
 //!   proof of one is good on the other, and without the token none can be made. A proof tells nothing about 256 random bits.
 //! - **Replay, reflection.** A proof belongs to one handshake, and the two sides prove different words.
 //! - **First use.** The guest hears whoever comes first with the cluster's client certificate *and* the token, and remembers that
-//!   client's key: only that one may ask again (an answer may be lost on the way), until it comes without a claim, which
+//!   client's key: only that one may ask again (an answer may be lost on the way), until that one comes without a claim, which
 //!   shows that it heard the answer, or time is up. Anybody else with the token is refused as `spent` and told in the guest's log.
 //! - **What is left in user data** afterwards opens nothing: the guest refuses it, the link is pinned to a key, the daemon has dropped it.
 //!   A guest that is booted anew from the same user data makes another key, which no link accepts.
@@ -119,7 +119,10 @@ fn key(token: &AdmissionToken) -> hmac::Key {
 /// Why a guest admits nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
+    /// It is right, and somebody else had used it.
     Spent,
+    /// Somebody was admitted; whether it is right cannot be told any more.
+    Taken,
     Expired,
     Wrong,
 }
@@ -127,7 +130,7 @@ enum Refusal {
 impl Refusal {
     fn code(self) -> u8 {
         match self {
-            Self::Spent => 1,
+            Self::Spent | Self::Taken => 1,
             Self::Expired => 2,
             Self::Wrong => 3,
         }
@@ -136,8 +139,8 @@ impl Refusal {
     /// What a link's log and StartVM's error say of it.
     fn told(code: u8) -> String {
         match code {
-            1 => "its token is spent: somebody else was admitted with it before us; the guest's console says whom, \
-                  and the user data of this VM has been read by others"
+            1 => "its token is spent: somebody else was admitted before us. Others have read this VM's user data, or it is another VM \
+                  than the one that was made; the guest's console says who came"
                 .to_owned(),
             2 => "its token has expired: it could be used for as long as a start may take".to_owned(),
             3 => "it was given another token: it is another VM than the one that was made".to_owned(),

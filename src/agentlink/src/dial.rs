@@ -2,7 +2,8 @@
 //!
 //! A guest that boots swallows connection attempts, and the kernel repeats a swallowed one after 1, 3, 7, 15 … seconds. So every
 //! attempt lives one second, new ones start beside it, and the first that is accepted wins. The pause before the next grows with the
-//! time waited so far: an open port is seen late by at most a hundredth of that, and a VM that takes long is not flooded meanwhile.
+//! time waited so far, from 10 to 250 ms: an open port is seen late by about a hundredth of that, and a VM that takes long is not flooded
+//! meanwhile.
 
 use std::io;
 use std::net::SocketAddr;
@@ -239,13 +240,29 @@ struct Progress {
     started: Instant,
     port_open_after: Option<Duration>,
     attempts: u32,
-    last: String,
+    /// How far the attempt under way has come, where that tells something.
+    stage: Option<&'static str>,
+    /// How the last one ended.
+    last: Option<String>,
 }
 
 impl Progress {
     fn new() -> Self {
-        let last = "no attempt has ended yet".to_owned();
-        Self { started: Instant::now(), port_open_after: None, attempts: 0, last }
+        Self { started: Instant::now(), port_open_after: None, attempts: 0, stage: None, last: None }
+    }
+
+    /// Why there is no agent yet.
+    fn told(self) -> String {
+        match (self.stage, self.last) {
+            (Some(stage), Some(last)) => format!("{stage}; before that: {last}"),
+            (Some(stage), None) => stage.to_owned(),
+            (None, Some(last)) => last,
+            (None, None) => "no attempt has ended yet".to_owned(),
+        }
+    }
+
+    fn ended(&mut self, why: String) {
+        (self.stage, self.last) = (None, Some(why));
     }
 }
 
@@ -269,7 +286,7 @@ pub(crate) async fn until_agent_answers(
         }
         () = sleep(deadline) => {}
     }
-    Err(DialError::Deadline(progress.last))
+    Err(DialError::Deadline(progress.told()))
 }
 
 /// Dials until TLS stands, for one connection of the shim.
@@ -282,7 +299,7 @@ pub(crate) async fn until_trusted(target: &Target, deadline: Duration) -> Result
         reached = attempt_until(target, &mut progress, Purpose::Forward) => return reached,
         () = sleep(deadline) => {}
     }
-    Err(DialError::Deadline(progress.last))
+    Err(DialError::Deadline(progress.told()))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -302,7 +319,7 @@ async fn attempt_until(
         match attempt(target, tcp, progress, purpose).await {
             Ok(guest) => return Ok(guest),
             Err(Fault::Untrusted(reason)) => return Err(DialError::Untrusted(reason)),
-            Err(Fault::Passing(last)) => progress.last = last,
+            Err(Fault::Passing(last)) => progress.ended(last),
         }
         // A guest that accepts and hangs up must not be called in a tight loop.
         sleep_until(began + EVERY).await;
@@ -316,14 +333,14 @@ async fn attempt(
     purpose: Purpose,
 ) -> Result<Guest, Fault> {
     progress.port_open_after.get_or_insert(progress.started.elapsed());
-    "the port is open, and the TLS handshake was not over".clone_into(&mut progress.last);
+    progress.stage = Some("the port is open, and the TLS handshake was not over");
     let mut guest = target.handshake(tcp, purpose, TLS_PATIENCE).await?;
     if purpose == Purpose::Agent {
-        "the guest accepts our connections, and its agent did not answer Health.Check"
-            .clone_into(&mut progress.last);
+        let asked = "the guest accepts our connections, and its agent did not answer Health.Check";
+        progress.stage = Some(asked);
         match timeout(AGENT_PATIENCE, target.check(&mut guest)).await {
             Ok(answer) => answer?,
-            Err(_) => return Err(Fault::Passing(progress.last.clone())),
+            Err(_) => return Err(Fault::Passing(asked.to_owned())),
         }
     }
     Ok(guest)
@@ -356,11 +373,11 @@ async fn open_port(address: SocketAddr, progress: &mut Progress) -> TcpStream {
                     relay::tune(&tcp);
                     return tcp;
                 }
-                Ok(Err(error)) => progress.last = why_closed(&error),
-                Err(_) => {
+                Ok(Err(error)) => progress.ended(why_closed(&error)),
+                Err(_) => progress.ended(
                     "no answer to a TCP connection: is the VM up, and do all firewalls between let this port through?"
-                        .clone_into(&mut progress.last);
-                }
+                        .to_owned(),
+                ),
             }
         }
     }
@@ -393,6 +410,18 @@ mod tests {
         for (waited, expected) in [(0, 10), (900, 10), (3_000, 30), (25_000, 250), (300_000, 250)] {
             assert_eq!(pause(millis(waited)), millis(expected), "after {waited} ms");
         }
+    }
+
+    #[test]
+    fn a_deadline_within_an_attempt_hides_no_reason_of_those_before() {
+        let mut progress = Progress::new();
+        assert_eq!(Progress::new().told(), "no attempt has ended yet");
+        progress.ended("set guest-identity to stock".to_owned());
+        progress.stage = Some("the TLS handshake was not over");
+        assert_eq!(
+            progress.told(),
+            "the TLS handshake was not over; before that: set guest-identity to stock"
+        );
     }
 
     #[test]

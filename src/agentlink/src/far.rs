@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peerpods_podvm::token::GuestKey;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -225,7 +226,7 @@ impl Inner {
     ) -> Option<TlsStream<ReadAhead>> {
         let Some(gate) = &self.config.gate else { return Some(tls) };
         if tls.get_ref().1.alpn_protocol() != Some(admission::PROTOCOL) {
-            if gate.is_open() {
+            if link_of(&tls).is_ok_and(|link| gate.is_open(link)) {
                 return Some(tls);
             }
             tracing::warn!(%peer, "this guest has not been admitted yet; a connection was closed");
@@ -282,10 +283,15 @@ impl Inner {
     }
 }
 
-async fn claim(gate: &Gate, tls: &mut TlsStream<ReadAhead>) -> io::Result<()> {
+/// The key a link shows.
+fn link_of(tls: &TlsStream<ReadAhead>) -> io::Result<GuestKey> {
     let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let shown = shown.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    let link = key_of(shown).map_err(io::Error::other)?;
+    key_of(shown).map_err(io::Error::other)
+}
+
+async fn claim(gate: &Gate, tls: &mut TlsStream<ReadAhead>) -> io::Result<()> {
+    let link = link_of(tls)?;
     let binding = Binding::of(tls.get_ref().1, gate.own(), link)?;
     gate.hear(tls, link, &binding).await
 }

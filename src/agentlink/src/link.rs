@@ -95,7 +95,7 @@ pub struct Connected {
     pub port_open_after: Duration,
     /// Time from the call to the agent's answer to `Health.Check`.
     pub agent_after: Duration,
-    /// How many times it was dialled.
+    /// How many TCP connections were begun; they overlap.
     pub attempts: u32,
 }
 

@@ -108,39 +108,55 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut bytes = BytesMut::new();
-    while poll_fn(|cx| poll_fill(Pin::new(&mut from), cx, &mut bytes)).await? > 0 {
-        to.write_all_buf(&mut bytes).await?;
+    let mut read = Filled::default();
+    while poll_fn(|cx| read.poll_fill(Pin::new(&mut from), cx)).await? > 0 {
+        to.write_all_buf(&mut read.bytes).await?;
         to.flush().await?;
     }
     to.shutdown().await
 }
 
-/// Reads what is there, up to a piece, into an empty buffer or behind what it holds; zero at the end.
-pub(crate) fn poll_fill<R: AsyncRead>(
-    mut from: Pin<&mut R>,
-    cx: &mut Context<'_>,
-    into: &mut BytesMut,
-) -> Poll<io::Result<usize>> {
-    // On the stack: a connection that is silent holds no buffer.
-    let mut scratch = [MaybeUninit::uninit(); PIECE];
-    let mut read = ReadBuf::uninit(&mut scratch);
-    // TLS gives a record at a time.
-    loop {
-        let before = read.filled().len();
-        let ended = match from.as_mut().poll_read(cx, &mut read) {
-            Poll::Ready(Ok(())) => read.filled().len() == before || read.remaining() == 0,
-            // An error behind bytes comes again.
-            Poll::Ready(Err(error)) if before == 0 => return Poll::Ready(Err(error)),
-            Poll::Pending if before == 0 => return Poll::Pending,
-            Poll::Ready(Err(_)) | Poll::Pending => true,
-        };
-        if ended {
-            if into.is_empty() {
-                *into = BytesMut::new();
+/// What was read from a peer and not yet used.
+#[derive(Default)]
+pub(crate) struct Filled {
+    pub(crate) bytes: BytesMut,
+    /// What came behind them: a socket tells its error once.
+    error: Option<io::Error>,
+}
+
+impl Filled {
+    /// Reads what is there, up to a piece, behind what there is; zero at the end.
+    pub(crate) fn poll_fill<R: AsyncRead>(
+        &mut self,
+        mut from: Pin<&mut R>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Err(error));
+        }
+        // On the stack: a connection that is silent holds no buffer.
+        if self.bytes.is_empty() {
+            self.bytes = BytesMut::new();
+        }
+        let mut scratch = [MaybeUninit::uninit(); PIECE];
+        let mut read = ReadBuf::uninit(&mut scratch);
+        // TLS gives a record at a time.
+        loop {
+            let before = read.filled().len();
+            let ended = match from.as_mut().poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) => read.filled().len() == before || read.remaining() == 0,
+                Poll::Ready(Err(error)) if before == 0 => return Poll::Ready(Err(error)),
+                Poll::Pending if before == 0 => return Poll::Pending,
+                Poll::Ready(Err(error)) => {
+                    self.error = Some(error);
+                    true
+                }
+                Poll::Pending => true,
+            };
+            if ended {
+                self.bytes.extend_from_slice(read.filled());
+                return Poll::Ready(Ok(read.filled().len()));
             }
-            into.extend_from_slice(read.filled());
-            return Poll::Ready(Ok(read.filled().len()));
         }
     }
 }
@@ -167,6 +183,27 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(50);
 
+    /// A peer that says something and is gone: its socket tells the error once, and nothing but its end after that.
+    struct Reset {
+        words: Option<&'static [u8]>,
+        told: bool,
+    }
+
+    impl AsyncRead for Reset {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            to: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if let Some(words) = self.words.take() {
+                to.put_slice(words);
+            } else if !std::mem::replace(&mut self.told, true) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
     #[tokio::test]
     async fn answers_go_on_after_the_caller_has_said_all() {
         let slow = async {
@@ -176,6 +213,14 @@ mod tests {
         let started = tokio::time::Instant::now();
         both_with(SHORT, async { Ok(()) }, slow).await.unwrap();
         assert!(started.elapsed() >= 4 * SHORT);
+    }
+
+    #[tokio::test]
+    async fn an_error_behind_bytes_is_told_after_them_although_the_socket_tells_it_once() {
+        let mut to = Vec::new();
+        let ended = pump(Reset { words: Some(b"last words"), told: false }, &mut to).await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(to, b"last words");
     }
 
     #[tokio::test]

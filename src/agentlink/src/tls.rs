@@ -4,6 +4,7 @@
 
 mod client_trust;
 mod server_trust;
+mod signatures;
 
 use std::io;
 use std::str::FromStr;

@@ -146,25 +146,30 @@ fn pass_controllers_down(cgroup: &Path) {
     }
 }
 
-/// The files and values for a container's limits. 0 means that no limit was given.
+/// A limit as version 2 has it; none was given when it is 0, and one below lifts it.
+fn most(limit: i64) -> Option<String> {
+    match limit {
+        0 => None,
+        ..0 => Some("max".to_owned()),
+        limit => Some(limit.to_string()),
+    }
+}
+
+/// The files and values for a container's limits.
 fn settings(resources: &oci::LinuxResources) -> Vec<(&'static str, String)> {
     let mut out = Vec::new();
     let (memory, cpu) = (&resources.Memory, &resources.CPU);
-    if memory.Limit > 0 {
-        out.push(("memory.max", memory.Limit.to_string()));
-    }
+    out.extend(most(memory.Limit).map(|most| ("memory.max", most)));
     if memory.Reservation > 0 {
         out.push(("memory.low", memory.Reservation.to_string()));
     }
-    if cpu.Quota > 0 && cpu.Period > 0 {
-        out.push(("cpu.max", format!("{} {}", cpu.Quota, cpu.Period)));
-    }
+    // Without a period the one before stays.
+    let period = if cpu.Period > 0 { format!(" {}", cpu.Period) } else { String::new() };
+    out.extend(most(cpu.Quota).map(|quota| ("cpu.max", quota + &period)));
     if cpu.Shares > 0 {
         out.push(("cpu.weight", weight(cpu.Shares).to_string()));
     }
-    if resources.Pids.Limit > 0 {
-        out.push(("pids.max", resources.Pids.Limit.to_string()));
-    }
+    out.extend(most(resources.Pids.Limit).map(|most| ("pids.max", most)));
     out
 }
 
@@ -190,6 +195,14 @@ mod tests {
         assert!(made.contains(&("cpu.max", "50000 100000".into())));
         assert!(made.contains(&("cpu.weight", "39".into())));
         assert!(made.contains(&("pids.max", "7".into())));
+        asked.Memory.mut_or_insert_default().Limit = -1;
+        asked.CPU.mut_or_insert_default().Quota = -1;
+        asked.Pids.mut_or_insert_default().Limit = -1;
+        let lifted = settings(&asked);
+        assert!(
+            lifted.contains(&("memory.max", "max".into())) && lifted.contains(&("pids.max", "max".into()))
+        );
+        assert!(lifted.contains(&("cpu.max", "max 100000".into())));
     }
 
     #[test]

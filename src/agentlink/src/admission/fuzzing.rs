@@ -62,10 +62,10 @@ impl Admission {
         })
     }
 
-    /// Somebody comes without a claim; whether the gate lets them in.
+    /// A link comes without a claim; whether the gate lets it in.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.gate.is_open()
+    pub fn is_open(&self, link: u8) -> bool {
+        self.gate.is_open(GuestKey([link; 32]))
     }
 
     /// Waits until the token's time is up, and wipes it.

@@ -1,7 +1,7 @@
 //! The guest's side: who admits it, and what becomes of the token.
 //!
 //! ```text
-//!   waiting ──right claim──▶ claimed ──comes without a claim, or time is up──▶ admitted       token wiped
+//!   waiting ──right claim──▶ claimed ──its link comes without a claim, or time is up──▶ admitted       token wiped
 //!      └──────time is up──▶ expired       token wiped: nobody gets in
 //! ```
 
@@ -70,13 +70,14 @@ impl Gate {
         }
     }
 
-    /// Whether somebody who makes no claim is let in: a link that knows us by our key, because we were admitted.
-    pub(crate) fn is_open(&self) -> bool {
+    /// Whether `link`, which makes no claim, is let in: one that knows us by our key, because we were admitted. The one that claimed us
+    /// shows by it that our answer arrived.
+    pub(crate) fn is_open(&self, link: GuestKey) -> bool {
         let mut state = self.state();
-        if let State::Claimed(..) = &*state {
+        if matches!(&*state, State::Claimed(_, by) if *by == link) {
             *state = State::Admitted;
         }
-        matches!(*state, State::Admitted)
+        matches!(*state, State::Claimed(..) | State::Admitted)
     }
 
     /// Wipes the token when its time is up.
@@ -103,7 +104,12 @@ impl Gate {
         let token = match &*state {
             State::Waiting(token) => token,
             State::Claimed(token, by) if *by == link => token,
-            State::Claimed(..) | State::Admitted => return Err(Refusal::Spent),
+            // Only who shows the token is a reason for an alarm; another one's may have come to a wrong address.
+            State::Claimed(token, _) if binding.is_proven(token, Side::Link, proof) => {
+                return Err(Refusal::Spent);
+            }
+            State::Claimed(..) => return Err(Refusal::Wrong),
+            State::Admitted => return Err(Refusal::Taken),
             State::Expired => return Err(Refusal::Expired),
         };
         if now >= self.until {
@@ -127,6 +133,9 @@ fn refused(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Spent => {
             "ALARM: somebody came with the token after it was spent; either this claim or the one before was not our worker's"
+        }
+        Refusal::Taken => {
+            "this guest is admitted, and its token is gone: the claim was made with it (then others have it), or with that of another VM"
         }
         Refusal::Expired => "the token has expired",
         Refusal::Wrong => "it does not know the token",

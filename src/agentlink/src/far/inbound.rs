@@ -4,14 +4,13 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 
-use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_rustls::server::TlsStream;
 
 use super::ForwardError;
 use super::frames::ToAgent;
 use crate::ahead::ReadAhead;
-use crate::relay;
+use crate::relay::{self, Filled};
 
 /// How much is taken from a caller while the agent comes up; more stays in the kernel's buffers.
 const HOLD: usize = 64 * 1024;
@@ -19,7 +18,7 @@ const HOLD: usize = 64 * 1024;
 /// The shim's side of a connection, with what was read and not yet forwarded.
 pub(super) struct Inbound<R> {
     reader: R,
-    read: BytesMut,
+    read: Filled,
 }
 
 impl Inbound<TlsStream<ReadAhead>> {
@@ -29,7 +28,7 @@ impl Inbound<TlsStream<ReadAhead>> {
     /// # Cancel safety
     /// Nothing that was read is lost.
     pub(super) async fn gone(&mut self) -> io::Result<()> {
-        while self.read.len() < HOLD {
+        while self.read.bytes.len() < HOLD {
             if self.fill().await? == 0 {
                 return Ok(());
             }
@@ -46,7 +45,7 @@ impl Inbound<TlsStream<ReadAhead>> {
 
 impl<R: AsyncRead + Unpin> Inbound<R> {
     pub(super) fn new(reader: R) -> Self {
-        Self { reader, read: BytesMut::new() }
+        Self { reader, read: Filled::default() }
     }
 
     /// Waits for the first byte; true when the peer closed without one.
@@ -62,7 +61,7 @@ impl<R: AsyncRead + Unpin> Inbound<R> {
     ) -> Result<(), ForwardError> {
         let mut to = ToAgent::new(to, netns);
         loop {
-            to.write_all_buf(&mut self.read).await?;
+            to.write_all_buf(&mut self.read.bytes).await?;
             to.flush().await?;
             if self.fill().await? == 0 {
                 return Ok(to.shutdown().await?);
@@ -72,6 +71,6 @@ impl<R: AsyncRead + Unpin> Inbound<R> {
 
     /// Reads what is there; zero at the end.
     async fn fill(&mut self) -> io::Result<usize> {
-        poll_fn(|cx| relay::poll_fill(Pin::new(&mut self.reader), cx, &mut self.read)).await
+        poll_fn(|cx| self.read.poll_fill(Pin::new(&mut self.reader), cx)).await
     }
 }

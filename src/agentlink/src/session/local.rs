@@ -8,7 +8,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,9 +18,7 @@ use super::carry::End;
 use super::engine::Engine;
 use super::pulse::Role;
 use super::queue::BLOCK;
-
-/// How long the way to the agent may stay open after the agent has ended: enough to carry what was under way.
-const GRACE: Duration = Duration::from_secs(5);
+use crate::relay::GRACE;
 
 /// How much is read at once, and how many blocks are handed on at once.
 const BLOCKS: usize = 4;

@@ -59,7 +59,7 @@ pub(crate) fn is_agreed(guest: &Guest) -> bool {
 pub(crate) struct Line<'a> {
     pub(crate) target: Arc<Target>,
     pub(crate) newest: watch::Receiver<Option<Arc<Target>>>,
-    /// How long a broken connection is tried to be replaced.
+    /// How long a broken connection is tried to be replaced, unless the guest's port is refused for longer than its service takes to start anew.
     pub(crate) patience: Duration,
     /// How many sessions have a connection.
     pub(crate) carried: &'a AtomicUsize,

@@ -2,7 +2,8 @@
 //!
 //! An attempt that began before the network broke may hang for seconds after it is back. So attempts overlap, handshakes too, and the
 //! first that succeeds wins. No fault of the way there ends the trying, not even a certificate: whoever answers at the guest's address while the network
-//! is in disorder may be somebody else, and our own certificate may be replaced meanwhile.
+//! is in disorder may be somebody else, and our own certificate may be replaced meanwhile. Only a port that is refused for a while does: nobody
+//! listens there any more.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

@@ -7,18 +7,16 @@
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::TlsError;
+use super::signatures::{Signatures, parse};
 
 const WHAT: &str = "client authority";
 
@@ -27,7 +25,7 @@ const WHAT: &str = "client authority";
 pub(super) struct ClientTrust {
     chains: Option<Arc<dyn ClientCertVerifier>>,
     pinned: Vec<CertificateDer<'static>>,
-    algorithms: WebPkiSupportedAlgorithms,
+    signatures: Signatures,
 }
 
 impl ClientTrust {
@@ -49,7 +47,7 @@ impl ClientTrust {
             .then(|| WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build())
             .transpose()
             .map_err(|e| unusable(Error::General(e.to_string())))?;
-        Ok(Self { chains, pinned, algorithms: provider.signature_verification_algorithms })
+        Ok(Self { chains, pinned, signatures: Signatures::of(provider) })
     }
 }
 
@@ -80,7 +78,7 @@ impl ClientCertVerifier for ClientTrust {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        self.signatures.tls12(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -89,21 +87,20 @@ impl ClientCertVerifier for ClientTrust {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        self.signatures.tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.signatures.schemes()
     }
 }
 
 fn is_authority(certificate: &CertificateDer<'_>) -> Result<bool, Error> {
-    let (_, parsed) = parse(certificate)?;
-    Ok(parsed.is_ca())
+    Ok(parse(certificate)?.is_ca())
 }
 
 fn check_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-    let (_, parsed) = parse(certificate)?;
+    let parsed = parse(certificate)?;
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let validity = parsed.validity();
     if now < validity.not_before.timestamp() {
@@ -113,8 +110,4 @@ fn check_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Err
         return Err(CertificateError::Expired.into());
     }
     Ok(())
-}
-
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<(&'a [u8], X509Certificate<'a>), Error> {
-    X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding.into())
 }

@@ -7,19 +7,18 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use peerpods_podvm::token::GuestKey;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, PeerIncompatible, SignatureScheme};
-use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::signatures::{Signatures, parse};
 
 /// The key in a certificate.
 ///
 /// # Errors
 /// When it is no certificate.
 pub(crate) fn key_of(certificate: &CertificateDer<'_>) -> Result<GuestKey, Error> {
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|_| Error::from(CertificateError::BadEncoding))?;
-    let hash = digest::digest(&digest::SHA256, parsed.public_key().raw);
+    let hash = digest::digest(&digest::SHA256, parse(certificate)?.public_key().raw);
     let mut key = [0; 32];
     key.copy_from_slice(hash.as_ref());
     Ok(GuestKey(key))
@@ -29,18 +28,18 @@ pub(crate) fn key_of(certificate: &CertificateDer<'_>) -> Result<GuestKey, Error
 #[derive(Debug)]
 pub(super) struct KeyTrust {
     known: Option<GuestKey>,
-    algorithms: WebPkiSupportedAlgorithms,
+    signatures: Signatures,
 }
 
 impl KeyTrust {
     /// The owner of this key.
     pub(super) fn only(key: GuestKey, provider: &CryptoProvider) -> Self {
-        Self { known: Some(key), algorithms: provider.signature_verification_algorithms }
+        Self { known: Some(key), signatures: Signatures::of(provider) }
     }
 
     /// Whoever has the key it shows. For admission alone: the caller must not believe anything before the guest has proved more.
     pub(super) fn to_be_admitted(provider: &CryptoProvider) -> Self {
-        Self { known: None, algorithms: provider.signature_verification_algorithms }
+        Self { known: None, signatures: Signatures::of(provider) }
     }
 }
 
@@ -86,10 +85,10 @@ impl ServerCertVerifier for KeyTrust {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        self.signatures.tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.signatures.schemes()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The input is a history of a gate: claims that are right, that belong to another connection, that are any bytes in any pieces; visits
 //! without a claim; time. The gate admits whoever makes the right claim in time and nobody else, nobody but that one after it, and nobody
-//! at all once the answer is known to have arrived. It says nothing to who claims nothing. A link believes the right answer, on its own
+//! at all once that one has shown that the answer arrived. It says nothing to who claims nothing. A link believes the right answer, on its own
 //! connection, and no other bytes; why it does not is said in few words.
 
 use std::io::ErrorKind;
@@ -72,8 +72,8 @@ impl World {
             }
             4 => {
                 let open = matches!(self.state, State::Claimed(_) | State::Admitted);
-                assert_eq!(self.admission.is_open(), open, "{:?}", self.state);
-                if open {
+                assert_eq!(self.admission.is_open(link), open, "{:?}", self.state);
+                if self.state == State::Claimed(link) {
                     self.state = State::Admitted;
                 }
             }
@@ -108,7 +108,7 @@ impl World {
                 assert_eq!((heard, answer.len()), (Err(ErrorKind::InvalidData), 0));
             }
             (_, State::Admitted) => refused(heard, &answer, SPENT),
-            (_, State::Claimed(by)) if by != link => refused(heard, &answer, SPENT),
+            (_, State::Claimed(by)) if by != link && right => refused(heard, &answer, SPENT),
             (_, State::Expired) => refused(heard, &answer, EXPIRED),
             _ if !right => refused(heard, &answer, WRONG),
             (_, State::Waiting | State::Claimed(_)) => {

@@ -42,6 +42,87 @@ async fn forwarded(bytes: &[u8], sizes: &[usize]) -> (Vec<u8>, io::Result<()>) {
     (to.agent, ended)
 }
 
+/// Frames of several kinds, and what the agent is to get of them.
+fn conversation(kinds: Vec<(u8, usize)>) -> (Vec<u8>, Vec<u8>) {
+    let (mut said, mut expected) = (Vec::new(), Vec::new());
+    for (kind, size) in kinds {
+        let same = |frame: Vec<u8>| (frame.clone(), frame);
+        let (ours, theirs) = match kind {
+            0 => same(frame(3, 0, &vec![7; size])),
+            1 => same(frame(1, 0, &vec![0x0a; size])),
+            2 => same(call("CopyFile", vec![9; size])),
+            _ => sandbox(size / 20),
+        };
+        said.extend(ours);
+        expected.extend(theirs);
+    }
+    (said, expected)
+}
+
+/// An agent that takes so many bytes at a time, and for zero nothing until it is asked again.
+struct Stingy {
+    got: Vec<u8>,
+    takes: Vec<usize>,
+    at: usize,
+}
+
+impl AsyncWrite for Stingy {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let most = self.takes[self.at % self.takes.len()].min(bytes.len());
+        self.at += 1;
+        if most == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.got.extend_from_slice(&bytes[..most]);
+        Poll::Ready(Ok(most))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write(cx, &parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<u8>>())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What arrives of bytes that are handed over in blocks, one by one or several at once, by whoever goes on where a write ended.
+async fn written(bytes: &[u8], blocks: &[usize], agent: Stingy, vectored: bool) -> (Vec<u8>, io::Result<()>) {
+    let mut to = ToAgent::new(agent, "/n");
+    let (mut rest, mut ended) = (bytes, Ok(0));
+    while !rest.is_empty() && ended.is_ok() {
+        let mut left = rest;
+        let parts: Vec<IoSlice<'_>> = blocks
+            .iter()
+            .map(|block| {
+                let (part, later) = left.split_at((*block).min(left.len()));
+                left = later;
+                IoSlice::new(part)
+            })
+            .collect();
+        ended = if vectored { to.write_vectored(&parts).await } else { to.write(&parts[0]).await };
+        rest = &rest[ended.as_ref().map_or(0, |went| *went)..];
+    }
+    let ended = match ended {
+        Ok(_) => to.shutdown().await,
+        Err(error) => Err(error),
+    };
+    (to.agent.got, ended)
+}
+
 fn reason(ended: &io::Result<()>) -> String {
     ended.as_ref().unwrap_err().to_string()
 }
@@ -93,17 +174,7 @@ proptest! {
         kinds in prop::collection::vec((0u8..5, 0usize..3000), 1..12),
         sizes in prop::collection::vec(prop_oneof![1usize..20, 1usize..5000], 1..8),
     ) {
-        let (mut said, mut expected) = (Vec::new(), Vec::new());
-        for (kind, size) in kinds {
-            let (ours, theirs) = match kind {
-                0 => { let f = frame(3, 0, &vec![7; size]); (f.clone(), f) }
-                1 => { let f = frame(1, 0, &vec![0x0a; size]); (f.clone(), f) }
-                2 => { let f = call("CopyFile", vec![9; size]); (f.clone(), f) }
-                _ => sandbox(size / 20),
-            };
-            said.extend(ours);
-            expected.extend(theirs);
-        }
+        let (said, expected) = conversation(kinds);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (out, ended) = runtime.block_on(forwarded(&said, &sizes));
         prop_assert!(ended.is_ok(), "{:?}", ended);
@@ -111,24 +182,28 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic_and_a_cut_write_is_gone_on_with(bytes: Vec<u8>, went in prop::collection::vec(any::<prop::sample::Index>(), 1..9)) {
+    fn an_agent_that_takes_little_at_a_time_gets_the_same(
+        kinds in prop::collection::vec((0u8..5, 0usize..3000), 1..12),
+        blocks in prop::collection::vec(1usize..9000, 1..8),
+        takes in prop::collection::vec(0usize..4000, 1..8),
+    ) {
+        prop_assume!(takes.iter().any(|takes| *takes > 0));
+        let (said, expected) = conversation(kinds);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for vectored in [false, true] {
+            let agent = Stingy { got: Vec::new(), takes: takes.clone(), at: 0 };
+            let (got, ended) = runtime.block_on(written(&said, &blocks, agent, vectored));
+            prop_assert!(ended.is_ok(), "{:?}", ended);
+            prop_assert!(got == expected, "vectored: {vectored}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes: Vec<u8>, cut in any::<prop::sample::Index>()) {
         let mut frames = Frames { netns: String::new(), left: 0, held: Vec::new() };
-        let mut rest = &bytes[..];
-        for cut in went {
-            if rest.is_empty() { break }
-            match frames.offer(rest) {
-                Ok(Offer::Pass(n)) => {
-                    prop_assert!(n >= 1 && n <= rest.len());
-                    let went = 1 + cut.index(n);
-                    frames.passed(rest, went);
-                    rest = &rest[went..];
-                }
-                Ok(Offer::Taken(n, _)) => {
-                    prop_assert!(n >= 1);
-                    rest = &rest[n..];
-                }
-                Err(_) => break,
-            }
+        if let Ok(Offer::Pass(most)) = frames.offer(&bytes) {
+            prop_assert!(most >= 1 && most <= bytes.len());
+            frames.passed(&bytes, 1 + cut.index(most));
         }
     }
 }

@@ -192,5 +192,6 @@ async fn handshakes_that_hang_keep_no_connection_waiting_that_works() {
     let began = Instant::now();
     shim.write_all(&frame(b'b')).await.unwrap();
     agent.read_exact(&mut [0; 11]).await.unwrap();
-    assert!(began.elapsed() <= Duration::from_secs(2), "it took {:?}", began.elapsed());
+    // A handshake that hangs would take five seconds. The designed most is two; the clock leaps when the kernel is late with a packet.
+    assert!(began.elapsed() <= Duration::from_secs(4), "it took {:?}", began.elapsed());
 }
