@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! direct    client ─ unix ─ agent
+//! bare      client ─ unix ─ proxy ─ TCP ─ proxy ─ unix ─ agent               (what two more processes cost, whatever they do)
 //! tls       client ─ unix ─ proxy ═ mutual TLS ═ proxy ─ unix ─ agent     (the least there can be: bytes, 64 KiB buffers, same ciphers)
 //! session   client ─ unix ─ peerpods-link ═ resumable session ═ far end ─ unix ─ agent
 //! plain     client ─ unix ─ peerpods-link ═ mutual TLS, stock ═ far end ─ unix ─ agent
@@ -42,14 +43,14 @@ fn main() {
 async fn compare(rounds: usize) {
     let mut report = Report::new("link");
     report.note(
-        "Client, both ends and agent are processes of their own, all on this machine; rounds go through the four paths in turn. \
+        "Client, both ends and agent are processes of their own, all on this machine; rounds go through the five paths in turn. \
          An aim's ratio is the median of each round's.",
     );
     let paths = Paths::start().await;
     let idle = paths.memory();
     let mut taken: Vec<Vec<calls::Taken>> = Vec::new();
     for round in 0..rounds {
-        let mut of_all: [Option<calls::Taken>; 4] = Default::default();
+        let mut of_all: [Option<calls::Taken>; 5] = Default::default();
         for turn in 0..Path::ALL.len() {
             // Another one begins each time.
             let path = Path::ALL[(round + turn) % Path::ALL.len()];

@@ -1,4 +1,4 @@
-//! The four ways to the agent, and what their processes take of the machine.
+//! The five ways to the agent, and what their processes take of the machine.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -19,17 +19,19 @@ use super::roles::{DIR, PEER, VARIABLE, VM};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Path {
     Direct,
+    Bare,
     Tls,
     Session,
     Plain,
 }
 
 impl Path {
-    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Tls, Self::Session, Self::Plain];
+    pub(crate) const ALL: [Self; 5] = [Self::Direct, Self::Bare, Self::Tls, Self::Session, Self::Plain];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::Bare => "bare proxies, no TLS",
             Self::Tls => "plain TLS proxies",
             Self::Session => "link, session",
             Self::Plain => "link, stock",
@@ -112,10 +114,13 @@ impl Paths {
         role("agent", "");
         let (tls_far, at) = role("tls-far", "");
         let (tls_near, _) = role("tls-near", &at);
+        let (bare_far, at) = role("bare-far", "");
+        let (bare_near, _) = role("bare-near", &at);
         let fars = [role("far", ""), role("stock-far", "")];
         let links = LinkProcesses::new(link_program());
         let mut ways = vec![
             Way { socket: dir.path().join("agent.sock"), pids: Vec::new() },
+            Way { socket: dir.path().join("bare.sock"), pids: vec![bare_near, bare_far] },
             Way { socket: dir.path().join("tls.sock"), pids: vec![tls_near, tls_far] },
         ];
         let mut specs = Vec::new();

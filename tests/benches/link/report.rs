@@ -97,8 +97,8 @@ pub(crate) fn fill(report: &mut Report, rounds: &[Vec<Taken>]) {
             let mut row = Row::new(figure.group, format!("{}, {}", figure.what, path.name()), of(path));
             row = match path {
                 Path::Direct => row,
-                Path::Tls if direct_has_none => row,
-                Path::Tls => row.against("direct", of(Path::Direct)),
+                Path::Bare | Path::Tls if direct_has_none => row,
+                Path::Bare | Path::Tls => row.against("direct", of(Path::Direct)),
                 Path::Session | Path::Plain if direct_has_none || figure.unit == Unit::MiBPerSecond => {
                     row.against("plain TLS", of(Path::Tls))
                 }
@@ -145,7 +145,7 @@ pub(crate) fn memory(report: &mut Report, when: &str, usage: &[Usage]) {
         let near = value(used.near);
         let row =
             Row::new("Private anonymous memory", format!("{} near end, {when}", used.path.name()), near);
-        let ours = used.path != Path::Tls;
+        let ours = matches!(used.path, Path::Session | Path::Plain);
         report.row(if ours {
             row.aim(Aim::at_most(&near, 2048.0)).upstream("54 MB, one daemon")
         } else {

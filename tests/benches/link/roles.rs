@@ -24,11 +24,11 @@ use tokio_util::sync::CancellationToken;
 use ttrpc::r#async::transport::Listener;
 use ttrpc::r#async::{Server, TtrpcContext};
 
-/// Says what a process is: `agent`, `far`, `stock-far`, `tls-far` or `tls-near`.
+/// Says what a process is: `agent`, `far`, `stock-far`, `tls-far`, `tls-near`, `bare-far` or `bare-near`.
 pub(crate) const VARIABLE: &str = "PEERPODS_BENCH_ROLE";
 /// Where all of them meet.
 pub(crate) const DIR: &str = "PEERPODS_BENCH_DIR";
-/// Whom a `tls-near` dials.
+/// Whom a `tls-near` or `bare-near` dials.
 pub(crate) const PEER: &str = "PEERPODS_BENCH_PEER";
 pub(crate) const VM: &str = "podvm-bench-0123abcd";
 /// The plain proxy's buffer, each way.
@@ -49,6 +49,8 @@ pub(crate) fn play(role: &str) {
             "stock-far" => far(&dir, false).await,
             "tls-far" => tls_far(&dir).await,
             "tls-near" => tls_near(&dir).await,
+            "bare-far" => bare_far(dir.join("agent.sock")).await,
+            "bare-near" => bare_near(&dir.join("bare.sock")).await,
             other => panic!("the role {other} is not known"),
         }
         let _ = tokio::io::stdin().read(&mut [0]).await;
@@ -148,6 +150,39 @@ async fn tls_near(dir: &Path) {
                 tcp.set_nodelay(true).unwrap();
                 let mut tls = connector.connect(VM.try_into().unwrap(), tcp).await.unwrap();
                 let _ = copy_bidirectional_with_sizes(&mut shim, &mut tls, BUFFER, BUFFER).await;
+            });
+        }
+    });
+}
+
+async fn bare_far(agent: PathBuf) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("ready {}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tcp.set_nodelay(true).unwrap();
+            let agent = agent.clone();
+            tokio::spawn(async move {
+                let mut agent = UnixStream::connect(&agent).await.unwrap();
+                let _ = copy_bidirectional_with_sizes(&mut tcp, &mut agent, BUFFER, BUFFER).await;
+            });
+        }
+    });
+}
+
+async fn bare_near(socket: &Path) {
+    let peer = std::env::var(PEER).unwrap();
+    let listener = UnixListener::bind(socket).unwrap();
+    println!("ready -");
+    tokio::spawn(async move {
+        loop {
+            let (mut shim, _) = listener.accept().await.unwrap();
+            let peer = peer.clone();
+            tokio::spawn(async move {
+                let mut tcp = TcpStream::connect(peer).await.unwrap();
+                tcp.set_nodelay(true).unwrap();
+                let _ = copy_bidirectional_with_sizes(&mut shim, &mut tcp, BUFFER, BUFFER).await;
             });
         }
     });
