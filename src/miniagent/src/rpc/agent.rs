@@ -38,8 +38,7 @@ impl Agent {
     async fn read(&self, output: Output, request: ReadStreamRequest) -> ttrpc::Result<ReadStreamResponse> {
         let process = answer(self.sandbox.process(&request.container_id, &request.exec_id))?;
         let len = usize::try_from(request.len).unwrap_or(usize::MAX);
-        let data =
-            answer(process.streams().read(output, len, process.exit()).await.map_err(AgentError::from))?;
+        let data = answer(process.read(output, len).await.map_err(AgentError::from))?;
         Ok(ReadStreamResponse { data, ..Default::default() })
     }
 

@@ -260,7 +260,8 @@ impl Drop for Agent {
     }
 }
 
-fn read(id: &str, exec: &str) -> ReadStreamRequest {
+/// A read of as much as a shim asks for at once.
+pub(crate) fn read(id: &str, exec: &str) -> ReadStreamRequest {
     ReadStreamRequest { container_id: id.into(), exec_id: exec.into(), len: 32 << 10, ..Default::default() }
 }
 
