@@ -163,7 +163,10 @@ async fn the_guest_tells_what_it_can_and_how_it_is() {
     }
     let agent = Agent::start().await;
     let details = agent.service.get_guest_details(soon(), &GuestDetailsRequest::new()).await.unwrap();
-    assert_eq!(details.agent_details.storage_handlers, ["ephemeral", "local", "overlayfs"]);
+    assert_eq!(
+        details.agent_details.storage_handlers,
+        ["ephemeral", "image_guest_pull", "local", "overlayfs"]
+    );
     assert!(!details.agent_details.supports_seccomp);
     let metrics = agent.service.get_metrics(soon(), &GetMetricsRequest::new()).await.unwrap().metrics;
     assert!(metrics.contains("kata_agent_threads 1"), "{metrics}");
