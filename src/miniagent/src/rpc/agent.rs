@@ -8,9 +8,10 @@ use peerpods_proto::ttrpc::agent::{
     CloseStdinRequest, CopyFileRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
     ExecProcessRequest, GetMetricsRequest, GetOOMEventRequest, GuestDetailsRequest, GuestDetailsResponse,
     Metrics, OOMEvent, OnlineCPUMemRequest, ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest,
-    ReseedRandomDevRequest, SetGuestDateTimeRequest, SignalProcessRequest, StartContainerRequest,
-    StatsContainerRequest, StatsContainerResponse, TtyWinResizeRequest, UpdateContainerRequest,
-    WaitProcessRequest, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
+    RemoveStaleVirtiofsShareMountsRequest, ReseedRandomDevRequest, SetGuestDateTimeRequest,
+    SignalProcessRequest, StartContainerRequest, StatsContainerRequest, StatsContainerResponse,
+    TtyWinResizeRequest, UpdateContainerRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
+    WriteStreamResponse,
 };
 use peerpods_proto::ttrpc::agent_ttrpc::AgentService;
 use protobuf::well_known_types::empty::Empty;
@@ -113,6 +114,15 @@ impl AgentService for Agent {
         let sandbox = Arc::clone(&self.sandbox);
         let (id, limit) = (request.container_id, request.timeout);
         done(whole(async move { sandbox.remove_container(&id, limit).await }).await)
+    }
+
+    /// The Go shim asks for it after each container. A pod VM shares no file system with its node, so nothing is stale.
+    async fn remove_stale_virtiofs_share_mounts(
+        &self,
+        _: &TtrpcContext,
+        _: RemoveStaleVirtiofsShareMountsRequest,
+    ) -> ttrpc::Result<Empty> {
+        Ok(Empty::new())
     }
 
     async fn exec_process(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
