@@ -1,10 +1,13 @@
-//! Where the agent listens: the kata-agent's own command line and configuration file, as far as they matter here.
+//! Where the agent listens, and the VM's userland: the kata-agent's own command line and configuration file, as far as they matter
+//! here, with one key of ours.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+
+use crate::image::Userland;
 
 /// The variable that wins over the file.
 pub const VARIABLE: &str = "KATA_AGENT_SERVER_ADDR";
@@ -40,22 +43,31 @@ pub enum ConfigError {
 }
 
 /// The keys we read; the kata-agent's many others are none of our business.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Keys {
     server_addr: Option<String>,
+    /// Ours: an absolute directory.
+    userland: Option<PathBuf>,
 }
 
-/// The path of the socket: from the variable where it is set, else from the file.
+/// What the agent is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The path of the socket.
+    pub socket: PathBuf,
+    /// What containers of images are made of.
+    pub userland: Userland,
+}
+
+/// The configuration: the address from the variable where it is set, else from the file.
 ///
 /// # Errors
 /// [`ConfigError`].
-pub fn socket(file: Option<&Path>, variable: Option<OsString>) -> Result<PathBuf, ConfigError> {
-    let address = match (variable, file) {
-        (Some(set), _) => Some(set.to_string_lossy().into_owned()),
-        (None, Some(path)) => read(path)?.server_addr,
-        (None, None) => None,
-    };
-    parse(&address.ok_or(ConfigError::NoAddress)?)
+pub fn load(file: Option<&Path>, variable: Option<OsString>) -> Result<Config, ConfigError> {
+    let keys = file.map(read).transpose()?.unwrap_or_default();
+    let address = variable.map(|set| set.to_string_lossy().into_owned()).or(keys.server_addr);
+    let socket = parse(&address.ok_or(ConfigError::NoAddress)?)?;
+    Ok(Config { socket, userland: keys.userland.map_or_else(Userland::default, Userland) })
 }
 
 fn read(path: &Path) -> Result<Keys, ConfigError> {
@@ -84,21 +96,29 @@ mod tests {
     #[test]
     fn the_variable_wins_over_the_file() {
         let file = file("server_addr = \"unix:///run/a.sock\"\nguest_components_procs = \"none\"\n");
-        assert_eq!(socket(Some(file.path()), None).unwrap(), Path::new("/run/a.sock"));
+        let socket = |file, variable| load(file, variable).unwrap().socket;
+        assert_eq!(socket(Some(file.path()), None), Path::new("/run/a.sock"));
         let variable = Some(OsString::from("unix:///run/b.sock"));
-        assert_eq!(socket(Some(file.path()), variable).unwrap(), Path::new("/run/b.sock"));
+        assert_eq!(socket(Some(file.path()), variable), Path::new("/run/b.sock"));
     }
 
     #[test]
     fn keys_of_the_kata_agent_do_not_disturb() {
         let file = file("server_addr = \"unix:///a\"\n[hotplug_timeout]\nsecs = 3\nnanos = 0\n");
-        assert_eq!(socket(Some(file.path()), None).unwrap(), Path::new("/a"));
+        let config = load(Some(file.path()), None).unwrap();
+        assert_eq!(config, Config { socket: "/a".into(), userland: Userland::default() });
+    }
+
+    #[test]
+    fn the_userland_can_be_elsewhere() {
+        let file = file("server_addr = \"unix:///a\"\nuserland = \"/b\"\n");
+        assert_eq!(load(Some(file.path()), None).unwrap().userland, Userland("/b".into()));
     }
 
     #[test]
     fn no_address_or_another_kind_is_an_error() {
-        assert!(matches!(socket(None, None), Err(ConfigError::NoAddress)));
-        assert!(matches!(socket(Some(file("").path()), None), Err(ConfigError::NoAddress)));
+        assert!(matches!(load(None, None), Err(ConfigError::NoAddress)));
+        assert!(matches!(load(Some(file("").path()), None), Err(ConfigError::NoAddress)));
         for bad in ["vsock://-1:1024", "unix://relative", "/run/x"] {
             assert!(matches!(parse(bad), Err(ConfigError::Address { .. })), "{bad}");
         }

@@ -22,6 +22,7 @@ pub mod convert;
 pub mod copy_file;
 pub mod error;
 pub mod guest;
+pub mod image;
 pub mod metrics;
 pub mod mount_options;
 pub mod namespaces;

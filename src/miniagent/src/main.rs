@@ -44,11 +44,11 @@ fn child_control(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let socket = config::socket(arguments.config.as_deref(), std::env::var_os(config::VARIABLE))?;
+    let config = config::load(arguments.config.as_deref(), std::env::var_os(config::VARIABLE))?;
     // One thread: children are started from it alone, and die with it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    runtime.block_on(server::serve(&socket)).context("cannot serve")
+    runtime.block_on(server::serve(config)).context("cannot serve")
 }

@@ -18,7 +18,7 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::child;
 use crate::control::{Failure, FailureKind, Report, START};
 use crate::plan::{Place, Plan, ProcessPlan};
-use crate::stdio::{ProcessEnds, Stdio, StdioError};
+use crate::stdio::{EndsTold, Output, ProcessEnds, Stdio, StdioError};
 
 /// How long a child may take to set a process up; nothing it does waits for anything but the kernel.
 const SETUP_LIMIT: Duration = Duration::from_secs(30);
@@ -78,6 +78,7 @@ pub struct Process {
     pid: i32,
     pidfd: OwnedFd,
     streams: Stdio,
+    told: EndsTold,
     exit: watch::Receiver<Option<i32>>,
     /// The child's control stream, until the process is started.
     control: Mutex<Option<BufReader<UnixStream>>>,
@@ -114,7 +115,8 @@ impl Process {
             Ok(ready) => ready?,
             Err(_) => return Err(ProcessError::Slow),
         };
-        Ok(Self { pid, pidfd, streams, exit, control: Mutex::new(Some(control)) })
+        let (told, control) = (EndsTold::default(), Mutex::new(Some(control)));
+        Ok(Self { pid, pidfd, streams, told, exit, control })
     }
 
     /// Executes the program. Answers when it runs.
@@ -159,6 +161,21 @@ impl Process {
     #[must_use]
     pub fn streams(&self) -> &Stdio {
         &self.streams
+    }
+
+    /// At most `len` bytes of output as soon as there are any, and once none at its end.
+    ///
+    /// # Errors
+    /// [`StdioError::Broken`], and [`StdioError::End`] after the end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when dropped.
+    pub async fn read(&self, output: Output, len: usize) -> Result<Vec<u8>, StdioError> {
+        let data = self.streams.read(output, len, self.exit()).await?;
+        if data.is_empty() {
+            self.told.tell(output)?;
+        }
+        Ok(data)
     }
 
     /// Changes when the process ends, to its status.

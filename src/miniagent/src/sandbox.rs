@@ -15,6 +15,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, remove_cgroup, undo};
 use crate::convert::{self, Surroundings};
 use crate::error::{AgentError, check_id};
+use crate::image::{self, Userland};
 use crate::namespaces::SharedNamespaces;
 use crate::process::{Process, Target};
 use crate::storage::{self, Made};
@@ -26,6 +27,8 @@ const LAST_SECONDS: u32 = 10;
 #[derive(Debug, Default)]
 pub struct Sandbox {
     state: Mutex<State>,
+    /// What containers of images are made of.
+    userland: Userland,
     /// The sandbox is being destroyed: nothing new begins, long polls end.
     ending: CancellationToken,
     /// The sandbox is gone.
@@ -48,6 +51,12 @@ enum Slot {
 }
 
 impl Sandbox {
+    /// A sandbox that was not begun yet, in a VM with this userland.
+    #[must_use]
+    pub fn new(userland: Userland) -> Self {
+        Self { userland, ..Self::default() }
+    }
+
     /// Begins the sandbox: an empty base directory, its namespaces, its storages.
     ///
     /// # Errors
@@ -60,7 +69,7 @@ impl Sandbox {
         state.id.clone_from(&request.sandbox_id);
         state.namespaces = Some(namespaces);
         for asked in &request.storages {
-            let made = storage::set_up(asked, None)?;
+            let made = storage::set_up(asked, None, &self.userland)?;
             state.storages.push(made);
         }
         Ok(())
@@ -107,7 +116,10 @@ impl Sandbox {
         let id = &request.container_id;
         let spec = request.OCI.as_ref().ok_or(AgentError::Missing { what: "OCI description" })?;
         let plan = convert::container(spec, &self.surroundings(request.sandbox_pidns))?;
-        let process = convert::process(&spec.Process)?;
+        let mut process = convert::process(&spec.Process)?;
+        if request.storages.iter().any(image::is_pause) {
+            process.args = image::pause();
+        }
         let storages = self.set_up_storages(id, &request.storages)?;
         let made = async {
             if !plan.rootfs.is_dir() {
@@ -154,9 +166,9 @@ impl Sandbox {
             if state.storages.iter().any(|shared| shared.is_at(Path::new(&storage.mount_point))) {
                 continue;
             }
-            match storage::set_up(storage, Some(id)) {
+            match storage::set_up(storage, Some(id), &self.userland) {
                 // Volumes of the pod, as opposed to a container's root directory, are shared.
-                Ok(volume) if storage.shared || storage.driver != "overlayfs" => state.storages.push(volume),
+                Ok(volume) if storage.shared || !storage::is_root(storage) => state.storages.push(volume),
                 Ok(own) => made.push(own),
                 Err(error) => {
                     undo(id, &made);

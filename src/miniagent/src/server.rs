@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use ttrpc::r#async::Server;
 use ttrpc::r#async::transport::Listener;
 
+use crate::config::Config;
 use crate::rpc;
 use crate::sandbox::Sandbox;
 
@@ -51,8 +52,9 @@ pub enum ServerError {
 ///
 /// # Errors
 /// [`ServerError`].
-pub async fn serve(path: &Path) -> Result<(), ServerError> {
-    let sandbox = Arc::new(Sandbox::default());
+pub async fn serve(config: Config) -> Result<(), ServerError> {
+    let path = config.socket.as_path();
+    let sandbox = Arc::new(Sandbox::new(config.userland));
     let listener = Listener::from(bind(path)?);
     let mut server = Server::new().add_listener(listener).register_service(rpc::services(&sandbox));
     server.start().await?;

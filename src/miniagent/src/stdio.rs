@@ -1,11 +1,15 @@
 //! The agent's ends of a process's streams: pipes, or a terminal.
 //!
-//! A read that yields no bytes means the end of the stream, which is how the kata-agent reports it. A stream also ends a short
-//! while after the process did, even where a child of it still holds the other end.
+//! A read that yields no bytes means the end of the stream, and one after that fails. The kata-agent does the former since 3.27 and
+//! did the latter before, and shims go by their own version: the Go shim before 3.27 takes only an error for the end and else asks
+//! again at once, for ever; runtime-rs loses output that it has not written out yet when an error comes at once.
+//!
+//! A stream also ends a short while after the process did, even where a child of it still holds the other end.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -53,6 +57,9 @@ pub enum StdioError {
     /// A window size for a process without a terminal.
     #[error("the process has no terminal")]
     NoTerminal,
+    /// A read after the end was told.
+    #[error("eof")]
+    End,
 }
 
 impl StdioError {
@@ -70,6 +77,27 @@ pub enum Output {
     Stdout,
     /// Standard error; on a terminal nothing.
     Stderr,
+}
+
+/// Of which outputs the reader was told that they ended.
+#[derive(Debug, Default)]
+pub struct EndsTold {
+    stdout: AtomicBool,
+    stderr: AtomicBool,
+}
+
+impl EndsTold {
+    /// Tells the end of an output: the first time by success.
+    ///
+    /// # Errors
+    /// [`StdioError::End`] from the second time on.
+    pub fn tell(&self, output: Output) -> Result<(), StdioError> {
+        let told = match output {
+            Output::Stdout => &self.stdout,
+            Output::Stderr => &self.stderr,
+        };
+        if told.swap(true, Ordering::Relaxed) { Err(StdioError::End) } else { Ok(()) }
+    }
 }
 
 /// The ends the process gets.

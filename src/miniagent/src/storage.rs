@@ -1,7 +1,7 @@
 //! Storages: what a request wants mounted in the VM before a container or the sandbox uses it.
 //!
-//! Three drivers: `overlayfs` (layers that are in the VM), `ephemeral` (a tmpfs), `local` (a directory). Devices and image pulls are
-//! not for us.
+//! Four drivers: `overlayfs` (layers that are in the VM), `ephemeral` (a tmpfs), `local` (a directory), and `image_guest_pull` for the
+//! images that are in the VM ([`crate::image`]). Devices are not for us.
 
 use std::fs;
 use std::io;
@@ -12,13 +12,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Gid, chown};
 use peerpods_proto::ttrpc::agent;
 
+use crate::image::{self, Userland};
 use crate::mount_options::{self, MountOptions};
 
 /// The directory of everything the agent makes; a new sandbox begins with an empty one.
 pub const BASE: &str = "/run/kata-containers";
 
 /// The drivers, as GetGuestDetails tells them.
-pub const DRIVERS: [&str; 3] = ["ephemeral", "local", "overlayfs"];
+pub const DRIVERS: [&str; 4] = ["ephemeral", image::DRIVER, "local", "overlayfs"];
 
 /// An overlay option that asks for a writable layer of the agent's own.
 const OVERLAY_RW: &str = "io.katacontainers.fs-opt.overlay-rw";
@@ -30,10 +31,21 @@ const AGENT_OPTION: &str = "io.katacontainers.";
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// A driver we do not have.
-    #[error("storage driver {driver:?} is not supported (only ephemeral, local and overlayfs are)")]
+    #[error(
+        "storage driver {driver:?} is not supported (only ephemeral, image_guest_pull, local and overlayfs are)"
+    )]
     Driver {
         /// The driver asked for.
         driver: String,
+    },
+    /// An image that is not in the VM.
+    #[error(
+        "image {image:?} is not in the VM, and this agent pulls none (it has \"pause\" and {})",
+        image::USERLAND
+    )]
+    Image {
+        /// The image asked for.
+        image: String,
     },
     /// A mount point that is no plain absolute path.
     #[error("mount point {path:?} is not absolute, or has \"..\" in it")]
@@ -106,14 +118,25 @@ impl Made {
     }
 }
 
+/// Whether it is a container's root directory, as opposed to a volume, which the pod's containers may share.
+#[must_use]
+pub fn is_root(storage: &agent::Storage) -> bool {
+    matches!(storage.driver.as_str(), "overlayfs" | image::DRIVER)
+}
+
 /// Sets a storage up, for a container or (without one) for the sandbox.
 ///
 /// # Errors
 /// [`StorageError`]; nothing is left mounted then.
-pub fn set_up(storage: &agent::Storage, container: Option<&str>) -> Result<Made, StorageError> {
+pub fn set_up(
+    storage: &agent::Storage,
+    container: Option<&str>,
+    userland: &Userland,
+) -> Result<Made, StorageError> {
     let target = mount_point(&storage.mount_point)?;
     match storage.driver.as_str() {
         "ephemeral" => ephemeral(storage, &target),
+        image::DRIVER => image(storage, &target, container, userland),
         "local" => local(storage, &target),
         "overlayfs" => overlay(storage, &target, container),
         other => Err(StorageError::Driver { driver: other.to_owned() }),
@@ -167,6 +190,21 @@ fn overlay(storage: &agent::Storage, target: &Path, container: Option<&str>) -> 
     Ok(Made::Mounted(target.to_owned()))
 }
 
+/// A writable layer on the userland, which all our images are.
+fn image(
+    storage: &agent::Storage,
+    target: &Path,
+    container: Option<&str>,
+    userland: &Userland,
+) -> Result<Made, StorageError> {
+    if !image::is_here(&storage.source) {
+        return Err(StorageError::Image { image: storage.source.clone() });
+    }
+    let lower = format!("lowerdir={}", userland.0.display());
+    let options = vec![OVERLAY_RW.to_owned(), lower];
+    overlay(&agent::Storage { options, ..Default::default() }, target, container)
+}
+
 fn file_system_options(storage: &agent::Storage) -> Vec<String> {
     storage.options.iter().filter(|option| !option.starts_with(AGENT_OPTION)).cloned().collect()
 }
@@ -204,8 +242,17 @@ mod tests {
     #[test]
     fn an_unknown_driver_is_named() {
         let storage = agent::Storage { driver: "blk".into(), mount_point: "/m".into(), ..Default::default() };
-        let error = set_up(&storage, None).unwrap_err();
+        let error = set_up(&storage, None, &Userland::default()).unwrap_err();
         assert!(error.to_string().contains("\"blk\""), "{error}");
+        assert!(error.is_request_fault());
+    }
+
+    #[test]
+    fn an_image_that_is_not_in_the_vm_is_named() {
+        let (driver, source) = (image::DRIVER.into(), "docker.io/library/nginx:1".into());
+        let storage = agent::Storage { driver, source, mount_point: "/m".into(), ..Default::default() };
+        let error = set_up(&storage, Some("c"), &Userland::default()).unwrap_err();
+        assert!(error.to_string().contains("nginx:1"), "{error}");
         assert!(error.is_request_fault());
     }
 

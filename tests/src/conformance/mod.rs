@@ -30,6 +30,8 @@
 //! | 1.5 StartVM returns when the agent answers Check; deadlines of agent calls | `request/start-answers-when-the-agent-does`, `*/timed-out/STEP` |
 //! | 2 wire format: ids, flags, status codes, cap, no cancel frame, metadata | `request/unknown-*`, `request/even-stream`, `request/frame-*`, `request/many-in-flight`, `request/metadata`, `*/timed-out/STEP` |
 //! | 2.1 the RPC sequence of each shim, ConfigMap updates, long polls, Check every 5 s | `*/life`, `go/long-polls-for-six-checks` |
+//! | 2.1 output to its end, told by nothing or an error; both are asked for again by old Go shims | steps `exec.ReadEnd`, `app.ReadEnd` of `*/life`; our own agent: `src/miniagent/tests/agent/streams.rs` |
+//! | 2.1 the Go shim kills, waits for, and removes a container that has ended | steps `app.again.SignalProcess` to `pause.RemoveStaleMounts` of `go/life` |
 //! | 3 SetPolicy and GetDiagnosticData may be UNIMPLEMENTED; DestroySandbox ends the agent | `*/life` |
 //! | 3 GetOOMEvent deadlock, PID 1, configuration of the real agent | the real agent's; `src/guest` |
 //! | 7 the suggested conformance set | `*/life`, `rs/stop-twice-at-once`, `request/frame-of-4-MiB-and-1`, `*/restart/STEP`; a 30 s stall: `tests/network_cut.rs` |

@@ -26,6 +26,10 @@ pub const VERSION: Method = ("hypervisor.Hypervisor", "Version");
 /// `remote_hypervisor_timeout`, which bounds StartVM alone.
 pub const START_DEADLINE: Duration = Duration::from_secs(600);
 
+/// The pair of metadata that containerd's namespace puts into every request of the shim, to us and to the agent; the one StartVM has a
+/// context of its own, and goes without.
+pub const NAMESPACE: (&str, &str) = ("containerd-namespace-ttrpc", "k8s.io");
+
 /// A CreateVM request.
 #[must_use]
 pub fn create_request(id: &str, netns: &Path, annotations: HashMap<String, String>) -> CreateVMRequest {
@@ -67,7 +71,7 @@ impl GoShim {
     /// # Errors
     /// When nobody listens.
     pub async fn dial(&self) -> Result<Connection, CallError> {
-        Connection::dial(&self.socket).await
+        Ok(Connection::dial(&self.socket).await?.marked(NAMESPACE.0, NAMESPACE.1))
     }
 
     /// CreateVM for a pod named after nothing in particular; answers the agent socket.

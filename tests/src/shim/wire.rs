@@ -94,6 +94,8 @@ pub struct Connection {
     waiting: Waiting,
     next: Mutex<u32>,
     reader: JoinHandle<()>,
+    /// What goes with every request of this connection.
+    metadata: Vec<KeyValue>,
 }
 
 /// A call that was sent.
@@ -141,7 +143,16 @@ impl Connection {
         let stream = Arc::new(stream);
         let waiting = Waiting::new(Mutex::new(Some(HashMap::new())));
         let reader = tokio::spawn(read_answers(stream.clone(), waiting.clone()));
-        Self { stream, writing: tokio::sync::Mutex::default(), waiting, next: Mutex::new(1), reader }
+        let (writing, next) = (tokio::sync::Mutex::default(), Mutex::new(1));
+        Self { stream, writing, waiting, next, reader, metadata: Vec::new() }
+    }
+
+    /// The same connection, with a pair of metadata in every request from now on.
+    #[must_use]
+    pub fn marked(mut self, key: &str, value: &str) -> Self {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.metadata.push(KeyValue { key, value, ..KeyValue::default() });
+        self
     }
 
     /// Sends a request; its deadline travels in it.
@@ -155,7 +166,7 @@ impl Connection {
         deadline: Option<Duration>,
     ) -> Result<InFlight, CallError> {
         let payload = request.write_to_bytes().map_err(|e| CallError::Closed(e.to_string()))?;
-        self.begin_raw(envelope(method, payload, deadline), deadline).await
+        self.begin_raw(envelope(method, payload, deadline, &self.metadata), deadline).await
     }
 
     /// Sends a request as it is given.
@@ -204,7 +215,7 @@ impl Connection {
         let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         let _ = setsockopt(&self.stream, sockopt::Linger, &at_once);
         let payload = request.write_to_bytes().unwrap_or_default();
-        let request = envelope(method, payload, None);
+        let request = envelope(method, payload, None, &self.metadata);
         let mut bytes = header(request.len(), self.next_stream(), REQUEST).to_vec();
         bytes.extend_from_slice(&request);
         if write_all(&self.stream, &bytes).await.is_ok() {
@@ -235,13 +246,19 @@ impl Drop for Connection {
 
 /// The envelope of a request.
 #[must_use]
-pub fn envelope((service, method): Method, payload: Vec<u8>, deadline: Option<Duration>) -> Vec<u8> {
+pub fn envelope(
+    (service, method): Method,
+    payload: Vec<u8>,
+    deadline: Option<Duration>,
+    metadata: &[KeyValue],
+) -> Vec<u8> {
     let timeout_nano = deadline.map_or(0, |limit| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX).max(1));
     let request = Request {
         service: service.to_owned(),
         method: method.to_owned(),
         payload,
         timeout_nano,
+        metadata: metadata.to_vec(),
         ..Request::default()
     };
     request.write_to_bytes().unwrap_or_default()

@@ -8,9 +8,10 @@ use peerpods_proto::ttrpc::agent::{
     CloseStdinRequest, CopyFileRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
     ExecProcessRequest, GetMetricsRequest, GetOOMEventRequest, GuestDetailsRequest, GuestDetailsResponse,
     Metrics, OOMEvent, OnlineCPUMemRequest, ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest,
-    ReseedRandomDevRequest, SetGuestDateTimeRequest, SignalProcessRequest, StartContainerRequest,
-    StatsContainerRequest, StatsContainerResponse, TtyWinResizeRequest, UpdateContainerRequest,
-    WaitProcessRequest, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
+    RemoveStaleVirtiofsShareMountsRequest, ReseedRandomDevRequest, SetGuestDateTimeRequest,
+    SignalProcessRequest, StartContainerRequest, StatsContainerRequest, StatsContainerResponse,
+    TtyWinResizeRequest, UpdateContainerRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
+    WriteStreamResponse,
 };
 use peerpods_proto::ttrpc::agent_ttrpc::AgentService;
 use protobuf::well_known_types::empty::Empty;
@@ -38,8 +39,7 @@ impl Agent {
     async fn read(&self, output: Output, request: ReadStreamRequest) -> ttrpc::Result<ReadStreamResponse> {
         let process = answer(self.sandbox.process(&request.container_id, &request.exec_id))?;
         let len = usize::try_from(request.len).unwrap_or(usize::MAX);
-        let data =
-            answer(process.streams().read(output, len, process.exit()).await.map_err(AgentError::from))?;
+        let data = answer(process.read(output, len).await.map_err(AgentError::from))?;
         Ok(ReadStreamResponse { data, ..Default::default() })
     }
 
@@ -114,6 +114,15 @@ impl AgentService for Agent {
         let sandbox = Arc::clone(&self.sandbox);
         let (id, limit) = (request.container_id, request.timeout);
         done(whole(async move { sandbox.remove_container(&id, limit).await }).await)
+    }
+
+    /// The Go shim asks for it after each container. A pod VM shares no file system with its node, so nothing is stale.
+    async fn remove_stale_virtiofs_share_mounts(
+        &self,
+        _: &TtrpcContext,
+        _: RemoveStaleVirtiofsShareMountsRequest,
+    ) -> ttrpc::Result<Empty> {
+        Ok(Empty::new())
     }
 
     async fn exec_process(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {

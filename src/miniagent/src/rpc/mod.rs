@@ -16,7 +16,7 @@ use crate::error::AgentError;
 use crate::sandbox::Sandbox;
 
 /// The calls of `grpc.AgentService` that we answer.
-const ANSWERED: [&str; 22] = [
+const ANSWERED: [&str; 23] = [
     "CloseStdin",
     "CopyFile",
     "CreateContainer",
@@ -30,6 +30,7 @@ const ANSWERED: [&str; 22] = [
     "ReadStderr",
     "ReadStdout",
     "RemoveContainer",
+    "RemoveStaleVirtiofsShareMounts",
     "ReseedRandomDev",
     "SetGuestDateTime",
     "SignalProcess",

@@ -150,6 +150,43 @@ async fn an_overlay_is_writable_and_gone_with_the_container() {
     assert!(!agent.rootfs().join("new").exists());
 }
 
+/// As kata 3.19's Go shim asks for it with `experimental_force_guest_pull`.
+fn pulled(image: &str, id: &str) -> impl FnOnce(&mut CreateContainerRequest) {
+    let rootfs = format!("/run/kata-containers/{id}/rootfs");
+    let storage = Storage {
+        driver: "image_guest_pull".into(),
+        driver_options: vec!["image_guest_pull={\"metadata\":{}}".into()],
+        source: image.into(),
+        fstype: "overlay".into(),
+        mount_point: rootfs.clone(),
+        ..Default::default()
+    };
+    move |request| {
+        request.storages = vec![storage];
+        request.OCI.mut_or_insert_default().Root.mut_or_insert_default().Path = rootfs;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_of_images_is_made_of_the_userland() {
+    if !require("a_pod_of_images_is_made_of_the_userland", NEEDS) {
+        return;
+    }
+    let agent = Agent::start().await;
+    // What the shim names is the program of the node's pause image, and the VM has another.
+    agent.run_with("sb", &["/pause"], pulled("pause", "sb")).await;
+    let script = "ls /new; echo > /new; ls /new";
+    let image = "localhost/peerpods-userland:latest";
+    agent.run_with("c", &["sh", "-c", script], pulled(image, "c")).await;
+    assert_eq!(agent.stdout("c", "").await, "/new\n");
+    agent.remove("c").await.unwrap();
+    assert!(!agent.rootfs().join("new").exists());
+    agent.signal("sb", "", 15).await.unwrap();
+    assert_eq!(agent.wait("sb", "").await.unwrap(), 137, "pause ran until then");
+    agent.remove("sb").await.unwrap();
+    agent.command(&["test", "!", "-e", "/run/kata-containers/sb"]);
+}
+
 #[tokio::test]
 async fn what_cannot_be_made_is_refused_with_its_name() {
     if !require("what_cannot_be_made_is_refused_with_its_name", NEEDS) {
@@ -159,14 +196,16 @@ async fn what_cannot_be_made_is_refused_with_its_name() {
     let (code, text) = refusal(
         agent
             .create("c", &["true"], |request| {
-                let (driver, mount_point) =
-                    ("image_guest_pull".into(), "/run/kata-containers/c/rootfs".into());
+                let (driver, mount_point) = ("blk".into(), "/run/kata-containers/c/rootfs".into());
                 request.storages = vec![Storage { driver, mount_point, ..Default::default() }];
             })
             .await,
     );
     assert_eq!(code, Code::INVALID_ARGUMENT);
-    assert!(text.contains("image_guest_pull"), "{text}");
+    assert!(text.contains("blk"), "{text}");
+    let (code, text) = refusal(agent.create("c", &["true"], pulled("docker.io/library/nginx", "c")).await);
+    assert_eq!(code, Code::INVALID_ARGUMENT);
+    assert!(text.contains("nginx"), "{text}");
     let no_root = |request: &mut CreateContainerRequest| {
         request.OCI.mut_or_insert_default().Root.mut_or_insert_default().Path = "/nonesuch".into();
     };

@@ -80,8 +80,11 @@ impl Agent {
     pub(crate) async fn start_in(dir: tempfile::TempDir, cgroups: Cgroups) -> Self {
         let socket = dir.path().join("agent.sock");
         let config = dir.path().join("agent.toml");
-        std::fs::write(&config, format!("server_addr = \"unix://{}\"\n", socket.display())).unwrap();
-        make_rootfs(&dir.path().join("rootfs"));
+        let rootfs = dir.path().join("rootfs");
+        let (address, userland) = (socket.display(), rootfs.display());
+        let keys = format!("server_addr = \"unix://{address}\"\nuserland = \"{userland}\"\n");
+        std::fs::write(&config, keys).unwrap();
+        make_rootfs(&rootfs);
         let cgroup_tree = match cgroups {
             Cgroups::Unified => "mount -t cgroup2 none /sys/fs/cgroup",
             Cgroups::None => "mount -t tmpfs none /sys/fs/cgroup",
@@ -260,7 +263,8 @@ impl Drop for Agent {
     }
 }
 
-fn read(id: &str, exec: &str) -> ReadStreamRequest {
+/// A read of as much as a shim asks for at once.
+pub(crate) fn read(id: &str, exec: &str) -> ReadStreamRequest {
     ReadStreamRequest { container_id: id.into(), exec_id: exec.into(), len: 32 << 10, ..Default::default() }
 }
 

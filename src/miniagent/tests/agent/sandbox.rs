@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::Signal;
 use peerpods_proto::ttrpc::agent::{
     CopyFileRequest, CreateSandboxRequest, DestroySandboxRequest, GetMetricsRequest, GetOOMEventRequest,
-    GuestDetailsRequest, ListInterfacesRequest, SetPolicyRequest, Storage, WriteStreamRequest,
+    GuestDetailsRequest, ListInterfacesRequest, RemoveStaleVirtiofsShareMountsRequest, SetPolicyRequest,
+    Storage, WriteStreamRequest,
 };
 use peerpods_proto::ttrpc::health::{CheckRequest, health_check_response::ServingStatus};
 use peerpods_test_require::require;
@@ -25,6 +26,17 @@ async fn health_is_answered_before_there_is_a_sandbox() {
     assert_eq!(version.agent_version, env!("CARGO_PKG_VERSION"));
     let mode = std::fs::metadata(agent.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// The Go shim takes an error for a container that cannot be stopped.
+#[tokio::test]
+async fn there_are_no_stale_mounts_of_a_shared_file_system() {
+    if !require("there_are_no_stale_mounts_of_a_shared_file_system", NEEDS) {
+        return;
+    }
+    let agent = Agent::start_bare(Cgroups::None).await;
+    let request = RemoveStaleVirtiofsShareMountsRequest::new();
+    agent.service.remove_stale_virtiofs_share_mounts(soon(), &request).await.unwrap();
 }
 
 #[tokio::test]
@@ -163,7 +175,10 @@ async fn the_guest_tells_what_it_can_and_how_it_is() {
     }
     let agent = Agent::start().await;
     let details = agent.service.get_guest_details(soon(), &GuestDetailsRequest::new()).await.unwrap();
-    assert_eq!(details.agent_details.storage_handlers, ["ephemeral", "local", "overlayfs"]);
+    assert_eq!(
+        details.agent_details.storage_handlers,
+        ["ephemeral", "image_guest_pull", "local", "overlayfs"]
+    );
     assert!(!details.agent_details.supports_seccomp);
     let metrics = agent.service.get_metrics(soon(), &GetMetricsRequest::new()).await.unwrap().metrics;
     assert!(metrics.contains("kata_agent_threads 1"), "{metrics}");

@@ -5,7 +5,7 @@ use peerpods_proto::ttrpc::oci;
 use peerpods_test_require::require;
 use ttrpc::Code;
 
-use crate::harness::{Agent, NEEDS, process, refusal, soon};
+use crate::harness::{Agent, NEEDS, process, read, refusal, soon};
 
 fn write(id: &str, exec: &str, data: &[u8]) -> WriteStreamRequest {
     WriteStreamRequest {
@@ -27,7 +27,30 @@ async fn a_command_gives_its_output_its_errors_and_its_exit_code() {
     assert_eq!(agent.stderr("c", "c").await, "oops\n");
     assert_eq!(agent.wait("c", "").await.unwrap(), 7);
     assert_eq!(agent.wait("c", "c").await.unwrap(), 7, "also the second time");
-    assert_eq!(agent.stdout("c", "c").await, "", "a stream that ended stays so");
+}
+
+/// A shim before 3.27 reads on until an error comes, a later one until nothing does: without the one or the other, no command ends.
+#[tokio::test]
+async fn the_end_of_output_is_told_once_by_nothing_and_then_by_errors() {
+    if !require("the_end_of_output_is_told_once_by_nothing_and_then_by_errors", NEEDS) {
+        return;
+    }
+    let agent = Agent::start().await;
+    agent.run("c", &["sleep", "1000"]).await;
+    agent.exec("c", "e", process(&["sh", "-c", "echo out; echo err >&2"])).await.unwrap();
+    assert_eq!(agent.stdout("c", "e").await, "out\n", "up to a read of nothing");
+    assert_eq!(agent.stderr("c", "e").await, "err\n");
+    assert_eq!(agent.stderr("c", "e").await, "", "each stream has its own end");
+    for _ in 0..2 {
+        let (code, text) = refusal(agent.service.read_stdout(soon(), &read("c", "e")).await);
+        assert_eq!(code, Code::INTERNAL);
+        assert!(text.contains("eof"), "{text}");
+    }
+    let terminal = oci::Process { Terminal: true, ..process(&["echo", "hi"]) };
+    agent.exec("c", "t", terminal).await.unwrap();
+    assert_eq!(agent.stdout("c", "t").await, "hi\r\n");
+    let (code, _) = refusal(agent.service.read_stdout(soon(), &read("c", "t")).await);
+    assert_eq!(code, Code::INTERNAL);
 }
 
 #[tokio::test]

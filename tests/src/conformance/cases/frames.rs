@@ -101,7 +101,7 @@ async fn unknown_method(world: Arc<World>) -> Ending {
     Ok(String::new())
 }
 
-/// With tracing the Go shim sends it; agent-ctl always does.
+/// With tracing the Go shim sends this one, besides its node's namespace, which is in every life; agent-ctl sends some always.
 async fn metadata(world: Arc<World>) -> Ending {
     let connection = dial(&world).await?;
     let request = wire::envelope_with_metadata(VERSION, Vec::new(), "traceparent");
@@ -117,7 +117,7 @@ async fn answered(connection: &Connection, request: Vec<u8>) -> Result<(), Not> 
 
 async fn nonsense(world: Arc<World>) -> Ending {
     let connection = dial(&world).await?;
-    let request = wire::envelope(CREATE_VM, vec![0xff; 64], None);
+    let request = wire::envelope(CREATE_VM, vec![0xff; 64], None, &[]);
     let map = |e: CallError| wrong("CreateVM", RULE, "an error status", e.to_string());
     let sent = connection.begin_raw(request, Some(PATIENCE)).await.map_err(map)?;
     let note = match sent.answer::<CreateVMResponse>().await {
@@ -135,7 +135,7 @@ async fn no_envelope(world: Arc<World>) -> Ending {
 
 /// Clients' streams are odd.
 async fn even(world: Arc<World>) -> Ending {
-    ends_or_answers(&world, &framed(&wire::envelope(VERSION, Vec::new(), None), 2)).await
+    ends_or_answers(&world, &framed(&wire::envelope(VERSION, Vec::new(), None, &[]), 2)).await
 }
 
 async fn oversized(world: Arc<World>) -> Ending {
@@ -190,7 +190,7 @@ async fn halves(world: Arc<World>) -> Ending {
 async fn pieces(world: Arc<World>) -> Ending {
     let mut stream = raw(&world).await?;
     let map = |e: std::io::Error| wrong("Version", RULE, "an answer", e.to_string());
-    for byte in framed(&wire::envelope(VERSION, Vec::new(), None), 1) {
+    for byte in framed(&wire::envelope(VERSION, Vec::new(), None, &[]), 1) {
         write_all(&stream, &[byte]).await.map_err(map)?;
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

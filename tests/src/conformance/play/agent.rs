@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::player::{Ended, Player};
 use crate::conformance::Model;
 use crate::shim::CHECK;
+use crate::shim::go::NAMESPACE;
 use crate::shim::wire::{Connection, Method};
 
 /// What the Go shim gives calls that have no time of their own.
@@ -64,7 +65,12 @@ pub(super) async fn connect(player: &mut Player) -> Result<(), Ended> {
             }
         },
     };
-    player.attach(Connection::over(stream), forwarder);
+    let agent = Connection::over(stream);
+    let agent = match player.model() {
+        Model::Go => agent.marked(NAMESPACE.0, NAMESPACE.1),
+        Model::Rs => agent,
+    };
+    player.attach(agent, forwarder);
     if player.model() == Model::Go {
         check(player, "Check").await?;
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use peerpods_proto::ttrpc::agent::{
     CopyFileRequest, CreateContainerRequest, GetDiagnosticDataRequest, GetDiagnosticDataResponse,
-    GetMetricsRequest, GetOOMEventRequest, Metrics, RemoveContainerRequest, SignalProcessRequest,
-    StartContainerRequest, StatsContainerRequest, StatsContainerResponse, UpdateContainerRequest,
-    WaitProcessRequest, WaitProcessResponse,
+    GetMetricsRequest, GetOOMEventRequest, Metrics, RemoveContainerRequest,
+    RemoveStaleVirtiofsShareMountsRequest, SignalProcessRequest, StartContainerRequest,
+    StatsContainerRequest, StatsContainerResponse, UpdateContainerRequest, WaitProcessRequest,
+    WaitProcessResponse,
 };
 use peerpods_proto::ttrpc::oci::{LinuxCPU, LinuxMemory, LinuxResources};
 use protobuf::MessageField;
@@ -21,6 +22,8 @@ use crate::conformance::play::spec;
 
 /// The Go shim sends files in pieces; runtime-rs sends each whole.
 const GO_PIECE: usize = 1 << 20;
+/// Go's own way to say 0750 and a directory, which the Go shim sends as it is.
+const GO_DIRECTORY: u32 = 1 << 31 | 0o750;
 /// A file of several pieces, which with its envelope still fits one message.
 const LARGE: usize = (4 << 20) - 4096;
 /// What `kill` sends.
@@ -99,31 +102,48 @@ pub(super) async fn figures(player: &mut Player) -> Result<(), Ended> {
 
 /// The pod's end, container by container.
 pub(super) async fn stop(player: &mut Player) -> Result<(), Ended> {
-    let (id, sandbox, within) = (app_id(player), player.order().id.clone(), patience(player.model()));
-    signal(player, "app.SignalProcess", &id, SIGTERM).await?;
-    let over = player.polls.app.take();
-    ended(over, "app.WaitProcess", TERMINATED).await?;
-    let request = GetDiagnosticDataRequest {
-        log_type: "termination_log".to_owned(),
-        container_id: id.clone(),
-        ..Default::default()
-    };
-    // Whatever an agent says to that, the shim only warns.
-    drop(
-        player
-            .ask_agent::<GetDiagnosticDataResponse>(
-                "GetDiagnosticData",
-                method("GetDiagnosticData"),
-                &request,
-                within,
-            )
-            .await?,
-    );
-    remove(player, "app.RemoveContainer", &id).await?;
+    stop_app(player).await?;
+    let sandbox = player.order().id.clone();
     signal(player, "pause.SignalProcess", &sandbox, SIGKILL).await?;
     let over = player.polls.pause.take();
     ended(over, "pause.WaitProcess", KILLED).await?;
-    remove(player, "pause.RemoveContainer", &sandbox).await
+    end(player, "pause.again.SignalProcess", &sandbox, KILLED).await?;
+    remove(player, "pause.RemoveContainer", &sandbox).await?;
+    remove_stale(player, "pause.RemoveStaleMounts").await
+}
+
+async fn stop_app(player: &mut Player) -> Result<(), Ended> {
+    let id = app_id(player);
+    signal(player, "app.SignalProcess", &id, SIGTERM).await?;
+    processes::read_end(player, "app.ReadEnd", (&id, &id), Output::Stdout).await?;
+    processes::read_end(player, "app.ReadEnd", (&id, &id), Output::Stderr).await?;
+    let over = player.polls.app.take();
+    ended(over, "app.WaitProcess", TERMINATED).await?;
+    diagnose(player, &id).await?;
+    end(player, "app.again.SignalProcess", &id, TERMINATED).await?;
+    remove(player, "app.RemoveContainer", &id).await?;
+    remove_stale(player, "app.RemoveStaleMounts").await
+}
+
+/// Whatever an agent says to that, the shim only warns.
+async fn diagnose(player: &mut Player, id: &str) -> Result<(), Ended> {
+    let request = GetDiagnosticDataRequest {
+        log_type: "termination_log".to_owned(),
+        container_id: id.to_owned(),
+        ..Default::default()
+    };
+    let (step, within) = ("GetDiagnosticData", patience(player.model()));
+    player.ask_agent::<GetDiagnosticDataResponse>(step, method(step), &request, within).await.map(drop)
+}
+
+/// The Go shim kills every container that it removes, also one that has ended, and asks for the status again.
+async fn end(player: &mut Player, step: &'static str, id: &str, status: i32) -> Result<(), Ended> {
+    if player.model() != Model::Go {
+        return Ok(());
+    }
+    signal(player, step, id, SIGKILL).await?;
+    let again = wait(player, "again.WaitProcess", id).await?;
+    ended(Some(again), "again.WaitProcess", status).await
 }
 
 fn app_id(player: &Player) -> String {
@@ -160,20 +180,30 @@ async fn wait(
 }
 
 async fn signal(player: &mut Player, step: &'static str, id: &str, signal: u32) -> Result<(), Ended> {
-    let request = SignalProcessRequest {
-        container_id: id.to_owned(),
-        exec_id: id.to_owned(),
-        signal,
-        ..Default::default()
+    let exec_id = match player.model() {
+        Model::Go => String::new(),
+        Model::Rs => id.to_owned(),
     };
+    let request = SignalProcessRequest { container_id: id.to_owned(), exec_id, signal, ..Default::default() };
     let within = patience(player.model());
     player.tell_agent::<Empty>(step, method("SignalProcess"), &request, within).await.map(drop)
 }
 
 async fn remove(player: &mut Player, step: &'static str, id: &str) -> Result<(), Ended> {
-    let request = RemoveContainerRequest { container_id: id.to_owned(), timeout: 10, ..Default::default() };
-    let within = patience(player.model());
+    let (model, within) = (player.model(), patience(player.model()));
+    let timeout = if model == Model::Go { 0 } else { 10 };
+    let request = RemoveContainerRequest { container_id: id.to_owned(), timeout, ..Default::default() };
     player.tell_agent::<Empty>(step, method("RemoveContainer"), &request, within).await.map(drop)
+}
+
+/// What the Go shim asks for after each container, shared file system or not. An agent that has no such call does no harm.
+async fn remove_stale(player: &mut Player, step: &'static str) -> Result<(), Ended> {
+    if player.model() != Model::Go {
+        return Ok(());
+    }
+    let (name, request) = ("RemoveStaleVirtiofsShareMounts", RemoveStaleVirtiofsShareMountsRequest::new());
+    let within = patience(Model::Go);
+    player.ask_agent::<Empty>(step, method(name), &request, within).await.map(drop)
 }
 
 /// The status of a process that was waited for from its beginning.
@@ -202,7 +232,10 @@ async fn copy(player: &mut Player, step: &'static str, path: &Path, contents: &[
         path: path.display().to_string(),
         file_size: i64::try_from(size).unwrap_or_default(),
         file_mode: mode,
-        dir_mode: 0o750,
+        dir_mode: match model {
+            Model::Go => GO_DIRECTORY,
+            Model::Rs => 0o750,
+        },
         offset: i64::try_from(offset).unwrap_or_default(),
         data: data.to_vec(),
         ..CopyFileRequest::default()

@@ -17,7 +17,7 @@ use super::steps::Line;
 use super::{Kind, Order, Said, Wrong};
 use crate::conformance::Model;
 use crate::shim::wire::{CallError, Connection, InFlight, Method};
-use crate::shim::{CHECK, go};
+use crate::shim::{CHECK, GoShim, go};
 
 /// How long an answer that is not going to be read is waited for.
 const UNREAD: Duration = Duration::from_secs(2);
@@ -122,7 +122,7 @@ impl Player {
             (Model::Go, _) if step == "StartVM" => {
                 Ok(Arc::new(go::dial_from(&self.order.netns, &self.order.socket).await?))
             }
-            (Model::Go, _) => Ok(Arc::new(Connection::dial(&self.order.socket).await?)),
+            (Model::Go, _) => Ok(Arc::new(GoShim::new(self.order.socket.clone()).dial().await?)),
             (Model::Rs, Some(cached)) => Ok(cached.clone()),
             (Model::Rs, None) if step == "CreateVM" => {
                 Ok(self.cached.insert(Arc::new(Connection::dial(&self.order.socket).await?)).clone())

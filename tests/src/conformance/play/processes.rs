@@ -13,7 +13,7 @@ use super::agent::{method, patience};
 use super::player::{Ended, Player};
 use super::spec;
 use crate::conformance::Model;
-use crate::shim::wire::CallError;
+use crate::shim::wire::{CallError, Method};
 
 const RULE: &str = "facts/kata.md 2.1: the RPC sequence";
 /// What both shims ask for at once.
@@ -30,6 +30,15 @@ const SIZE: [&str; 3] = ["sh", "-c", "read -r _; stty size; while :; do sleep 1;
 pub(super) enum Output {
     Stdout,
     Stderr,
+}
+
+impl Output {
+    fn method(self) -> Method {
+        match self {
+            Self::Stdout => method("ReadStdout"),
+            Self::Stderr => method("ReadStderr"),
+        }
+    }
 }
 
 /// `kubectl exec -i`.
@@ -51,6 +60,8 @@ pub(super) async fn exec(player: &mut Player) -> Result<(), Ended> {
         // runtime-rs ends the input with an empty write.
         write(player, "exec.EmptyWrite", process, b"").await?;
     }
+    read_end(player, "exec.ReadEnd", process, Output::Stdout).await?;
+    read_end(player, "exec.ReadEnd", process, Output::Stderr).await?;
     wait(player, "exec.WaitProcess", process, 7).await
 }
 
@@ -131,10 +142,7 @@ pub(super) async fn read_until(
         len: CHUNK,
         ..Default::default()
     };
-    let name = match output {
-        Output::Stdout => method("ReadStdout"),
-        Output::Stderr => method("ReadStderr"),
-    };
+    let name = output.method();
     let mut text = String::new();
     let began = tokio::time::Instant::now();
     while !text.contains(wanted) {
@@ -155,6 +163,37 @@ pub(super) async fn read_until(
         }
     }
     Ok(text)
+}
+
+/// Reads to the end, which is told by nothing (the kata-agent since 3.27) or by an error (before). Both shims ask for the status only then,
+/// and a Go shim before 3.27 asks once more after nothing: whoever lets it wait has a command that never ends.
+pub(super) async fn read_end(
+    player: &mut Player,
+    step: &'static str,
+    (container, exec): (&str, &str),
+    output: Output,
+) -> Result<(), Ended> {
+    let rule = "facts/kata.md 2.1: output to its end, then the status";
+    let mut left = if player.model() == Model::Go { 2 } else { 1 };
+    while left > 0 {
+        let request = ReadStreamRequest {
+            container_id: container.to_owned(),
+            exec_id: exec.to_owned(),
+            len: CHUNK,
+            ..Default::default()
+        };
+        let asked = player.ask_agent::<ReadStreamResponse>(step, output.method(), &request, None);
+        let Ok(answer) = tokio::time::timeout(PATIENCE, asked).await else {
+            return Player::wrong(step, rule, "the end of output", "no answer for a minute");
+        };
+        match answer? {
+            Ok(answer) if answer.data.is_empty() => left -= 1,
+            Ok(_) => {}
+            Err(CallError::Status { .. }) => return Ok(()),
+            Err(error) => return Player::wrong(step, rule, "the end of output", error.to_string()),
+        }
+    }
+    Ok(())
 }
 
 fn missing<T>(step: &str, wanted: &str, text: &str, why: &str) -> Result<T, Ended> {

@@ -56,7 +56,7 @@ const fn only(by: By, name: &'static str) -> Step {
 }
 
 /// All steps of both shims.
-const ALL: [Step; 43] = [
+const ALL: [Step; 49] = [
     step("CreateVM", Line::Hypervisor, By::Both, Deadline::None),
     step("StartVM", Line::Hypervisor, By::Both, Deadline::Some),
     only(By::Go, "Check"),
@@ -82,6 +82,7 @@ const ALL: [Step; 43] = [
     poll("exec.ReadStdout"),
     step("exec.CloseStdin", Line::Agent, By::Go, Deadline::Some),
     step("exec.EmptyWrite", Line::Agent, By::Rs, Deadline::None),
+    poll("exec.ReadEnd"),
     poll("exec.WaitProcess"),
     agent("tty.ExecProcess"),
     agent("tty.TtyWinResize"),
@@ -94,10 +95,15 @@ const ALL: [Step; 43] = [
     agent("UpdateContainer"),
     agent("update.CopyFile"),
     agent("app.SignalProcess"),
+    poll("app.ReadEnd"),
     agent("GetDiagnosticData"),
+    only(By::Go, "app.again.SignalProcess"),
     agent("app.RemoveContainer"),
+    only(By::Go, "app.RemoveStaleMounts"),
     agent("pause.SignalProcess"),
+    only(By::Go, "pause.again.SignalProcess"),
     agent("pause.RemoveContainer"),
+    only(By::Go, "pause.RemoveStaleMounts"),
     only(By::Go, "DestroySandbox"),
     step("StopVM", Line::Hypervisor, By::Both, Deadline::Some),
 ];
