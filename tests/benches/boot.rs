@@ -5,13 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
+use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cpio::newc::{Builder, ModeFileType, trailer};
-use peerpods_podvm::image::{DESCRIPTION, KERNEL, QemuImage};
+use peerpods_podvm::image::KERNEL;
 use peerpods_test_require::{Need, require};
 use peerpods_tests::bench::process::Footprint;
 use peerpods_tests::bench::{self, Aim, Report, Row, Samples, Unit, Value};
@@ -51,7 +52,9 @@ fn main() {
 /// `peerpods sandbox run`, and QEMU alone, in turn.
 fn first_output(report: &mut Report) {
     let daemon = Daemon::start(image());
-    let bare = Bare::new();
+    let shape = Shape::of_vms(&daemon);
+    let like = shape.to_string();
+    let bare = Bare::new(shape);
     let (mut ours, mut alone) = (Samples::new(Unit::Millis), Samples::new(Unit::Millis));
     for _ in 0..bench::number("BENCH_RUNS", 5) {
         alone.took(bare.boot());
@@ -62,10 +65,10 @@ fn first_output(report: &mut Report) {
     report.row(
         Row::new(
             "To the first output of a command",
-            "`peerpods sandbox run -- echo up`, exec to \"up\"",
+            format!("`peerpods sandbox run -- echo up`, exec to \"up\" ({like})"),
             ours,
         )
-        .against("QEMU alone, same kernel, a busybox shell says \"up\"", alone)
+        .against(format!("QEMU alone, same kernel, a busybox shell says \"up\" ({like})"), alone)
         .aim(Aim::new(format!("≤ {FLOOR} × that"), ratio <= FLOOR)),
     );
 }
@@ -83,23 +86,51 @@ fn run_in_a_pod(daemon: &Daemon) -> Duration {
     took
 }
 
-/// QEMU with the image's kernel and arguments, and an initramfs that holds a shell.
+/// What the service's VMs get of the machine, as the command line of one says it: option and value in turn.
+struct Shape(Vec<String>);
+
+impl Shape {
+    const OPTIONS: [&str; 6] = ["-machine", "-accel", "-cpu", "-smp", "-m", "-append"];
+
+    /// Makes one to look at.
+    fn of_vms(daemon: &Daemon) -> Self {
+        let id = daemon.id("shape");
+        drop(daemon.succeed(&["sandbox", "create", "--id", &id, "--pod-network", "10.155.9.0/24"]));
+        drop(daemon.succeed(&["sandbox", "start", &id, "--quiet"]));
+        let lines = processes_naming(&daemon.path("").display().to_string());
+        let qemu = lines.iter().find(|line| line.contains("qemu-system")).unwrap();
+        let pid = qemu.trim_start_matches("process ").split(':').next().unwrap();
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        drop(daemon.succeed(&["sandbox", "stop", &id]));
+        daemon.assert_nothing_left();
+        let words: Vec<&str> = line.split('\0').collect();
+        let pairs = words.windows(2).filter(|pair| Self::OPTIONS.contains(&pair[0]));
+        Self(pairs.flatten().map(|word| (*word).to_owned()).collect())
+    }
+
+    fn value(&self, option: &str) -> &str {
+        self.0.windows(2).find(|pair| pair[0] == option).map(|pair| pair[1].as_str()).unwrap()
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} CPU, {} MiB", self.value("-accel"), self.value("-smp"), self.value("-m"))
+    }
+}
+
+/// QEMU with the image's kernel, the shape of the service's VMs and their kernel's arguments, and an initramfs that holds a shell.
 struct Bare {
     dir: TempDir,
     image: PathBuf,
-    arguments: String,
+    shape: Shape,
 }
 
 impl Bare {
-    fn new() -> Self {
+    fn new(shape: Shape) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let image = image();
-        let description: QemuImage =
-            serde_json::from_slice(&std::fs::read(image.join(DESCRIPTION)).unwrap()).unwrap();
         std::fs::write(dir.path().join("initramfs"), initramfs()).unwrap();
-        // What the provider adds under emulation.
-        let arguments = format!("{} nokaslr mitigations=off", description.kernel_arguments.join(" "));
-        Self { dir, image, arguments }
+        Self { dir, image: image(), shape }
     }
 
     /// From exec to the shell's line on the console.
@@ -108,12 +139,13 @@ impl Bare {
         drop(std::fs::remove_file(&console));
         let began = Instant::now();
         let mut qemu = Command::new("qemu-system-x86_64")
-            .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35"])
-            .args(["-accel", "tcg", "-cpu", "max", "-m", "256", "-kernel"])
+            .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+            .args(&self.shape.0)
+            .arg("-kernel")
             .arg(self.image.join(KERNEL))
             .arg("-initrd")
             .arg(self.dir.path().join("initramfs"))
-            .args(["-append", &self.arguments, "-serial"])
+            .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .spawn()
             .unwrap();

@@ -18,8 +18,8 @@ use futures::StreamExt as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use peerpods_provider::fake::FakeCloud;
 use peerpods_test_require::{Need, require};
-use peerpods_tests::bench::instant::InstantVms;
-use peerpods_tests::bench::pods::Pods;
+use peerpods_tests::bench::instant::{INSTANT, InstantVms};
+use peerpods_tests::bench::pods::{self, Pods};
 use peerpods_tests::bench::process::Footprint;
 use peerpods_tests::bench::{self, Aim, Report, Row, Samples, Unit, Value};
 use peerpods_tests::daemon::{Daemon, image};
@@ -56,6 +56,8 @@ async fn measure() {
     report.note(
         "The service is a process of its own with the fake cloud; link processes, pod namespaces and tunnels are real; VMs take no time.",
     );
+    report.note(INSTANT);
+    pods::remove_stale().await;
     the_program(&mut report);
     let vms = InstantVms::new().await;
     let mut node = Populated::new(KilledNode::at_rest(FakeCloud::new(vms.launcher())));

@@ -165,7 +165,9 @@ pub fn in_processes(secrets: &[Secret]) -> Vec<Finding> {
     in_places(secrets, numbered.flat_map(|p| ["cmdline", "environ"].map(|part| p.path().join(part))))
 }
 
-fn in_places(secrets: &[Secret], paths: impl Iterator<Item = PathBuf>) -> Vec<Finding> {
+/// Which of the secrets lie in these files.
+#[must_use]
+pub fn in_places(secrets: &[Secret], paths: impl Iterator<Item = PathBuf>) -> Vec<Finding> {
     let search = Search::new(secrets);
     let mut found = Vec::new();
     for path in paths {

@@ -5,13 +5,36 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use peerpods_test_require::{Need, require};
 use tempfile::TempDir;
 
-use crate::node::built;
+use crate::node::{built, on_private_network};
+
+/// What every test with real VMs needs of its machine.
+pub const NEEDS: &[Need] = &[
+    Need::Root,
+    Need::NetworkNamespaces,
+    Need::Program("ip"),
+    Need::Program("qemu-system-x86_64"),
+    Need::Path("/dev/net/tun"),
+    Need::Variable("PEERPODS_TEST_IMAGE"),
+];
+
+/// One test at a time: they share two cores with QEMU's translator.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Runs a test with real VMs, in a network of its own, on a machine that has [`NEEDS`] and what it needs beyond that.
+pub fn with_vms(test: &str, extra: &[Need], body: impl FnOnce() + Send + 'static) {
+    if require(test, &[NEEDS, extra].concat()) {
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        on_private_network(body);
+    }
+}
 
 /// A node service in a process of its own, with everything it keeps in one directory.
 pub struct Daemon {
@@ -106,19 +129,27 @@ impl Daemon {
 
     /// Starts the service on what an earlier run left, and waits until it answers.
     pub fn boot(&mut self) {
+        let answers = |daemon: &Self| {
+            daemon.peerpods(&["sandbox", "list"]).output().is_ok_and(|listed| listed.status.success())
+        };
+        self.boot_until("answer", Duration::from_millis(100), answers);
+    }
+
+    /// Starts it and looks again and again, with this pause, until something is seen; how long that took from the start of the process.
+    fn boot_until(&mut self, what: &str, pause: Duration, seen: impl Fn(&Self) -> bool) -> Duration {
         assert!(self.child.is_none(), "the service is running");
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let mut command = self.peerpods(&["hypervisor"]);
-        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let began = Instant::now();
-        while !self.peerpods(&["sandbox", "list"]).output().unwrap().status.success() {
+        self.child = Some(self.peerpods(&["hypervisor"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        while !seen(self) {
             assert!(
                 began.elapsed() < Duration::from_secs(30),
-                "the service does not answer:\n{}",
+                "the service does not {what}:\n{}",
                 self.log()
             );
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(pause);
         }
+        began.elapsed()
     }
 
     /// [`Daemon::boot`] with the programs of this build from here on: the upgrade.
@@ -138,32 +169,14 @@ impl Daemon {
 
     /// As [`Daemon::boot`], told by `/readyz`; how long it took from the start of the process.
     pub fn boot_until_ready(&mut self) -> Duration {
-        assert!(self.child.is_none(), "the service is running");
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let began = Instant::now();
-        self.child = Some(self.peerpods(&["hypervisor"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
-        while !self.health("/readyz").starts_with("HTTP/1.1 200") {
-            assert!(began.elapsed() < Duration::from_secs(30), "the service is not ready:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        began.elapsed()
+        let ready = |daemon: &Self| daemon.health("/readyz").starts_with("HTTP/1.1 200");
+        self.boot_until("become ready", Duration::from_millis(5), ready)
     }
 
     /// As [`Daemon::boot`], told by the first connection that is accepted; how long it took from the start of the process.
     pub fn boot_until_accepting(&mut self) -> Duration {
-        assert!(self.child.is_none(), "the service is running");
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let began = Instant::now();
-        self.child = Some(self.peerpods(&["hypervisor"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
-        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
-            assert!(
-                began.elapsed() < Duration::from_secs(30),
-                "the service does not listen:\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        began.elapsed()
+        let accepts = |daemon: &Self| std::os::unix::net::UnixStream::connect(daemon.socket()).is_ok();
+        self.boot_until("listen", Duration::from_micros(500), accepts)
     }
 
     /// The service's process.

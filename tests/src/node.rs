@@ -247,6 +247,8 @@ pub fn processes_naming(text: &str) -> Vec<String> {
 /// A pod's network namespace, made as a CNI plug-in makes it and removed at the end of the test.
 pub struct Pod {
     name: String,
+    /// The other half of its interface, on the node.
+    node_interface: String,
     /// Its path.
     pub path: PathBuf,
     /// Its address.
@@ -264,7 +266,7 @@ impl Pod {
             mtu: 1500,
         };
         let made = PodNetns::create(&name, spec).await.unwrap();
-        Self { name, path: made.path, address }
+        Self { name, node_interface: made.node_interface, path: made.path, address }
     }
 
     /// Removes the namespace, as the CNI does when the pod is over.
@@ -285,7 +287,21 @@ pub fn remove_pods() {
 
 impl Drop for Pod {
     fn drop(&mut self) {
+        // At once: with its namespace it goes when the kernel comes to that, and until then it counts as left behind.
+        drop(std::process::Command::new("ip").args(["link", "del", &self.node_interface]).output());
         drop(std::process::Command::new("ip").args(["netns", "del", &self.name]).output());
+    }
+}
+
+/// What `look` still finds when it finds nothing any more, or half a minute has passed.
+pub async fn settled(look: impl Fn() -> Vec<String>) -> Vec<String> {
+    let began = tokio::time::Instant::now();
+    loop {
+        let left = look();
+        if left.is_empty() || began.elapsed() > Duration::from_secs(30) {
+            return left;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

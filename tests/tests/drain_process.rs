@@ -3,32 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::process::Stdio;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use peerpods_test_require::{Need, require};
-use peerpods_tests::daemon::{Daemon, image};
-use peerpods_tests::node::on_private_network;
-
-const NEEDS: &[Need] = &[
-    Need::Root,
-    Need::NetworkNamespaces,
-    Need::Program("ip"),
-    Need::Program("qemu-system-x86_64"),
-    Need::Path("/dev/net/tun"),
-    Need::Variable("PEERPODS_TEST_IMAGE"),
-];
-
-/// One test at a time: they share two cores with QEMU's translator.
-static ONE: Mutex<()> = Mutex::new(());
-
-fn on_this_machine(test: &'static str, body: fn()) {
-    if require(test, NEEDS) {
-        let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        on_private_network(body);
-    }
-}
+use peerpods_tests::daemon::{Daemon, image, with_vms};
 
 fn until(what: &str, mut seen: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -48,7 +26,7 @@ fn booting(daemon: &Daemon, id: &str, network: &str) -> std::process::Child {
 
 #[test]
 fn sigterm_lets_a_vm_boot_and_health_tells_what_goes_on() {
-    on_this_machine("sigterm_lets_a_vm_boot_and_health_tells_what_goes_on", || {
+    with_vms("sigterm_lets_a_vm_boot_and_health_tells_what_goes_on", &[], || {
         let mut daemon = Daemon::start(image());
         assert!(daemon.health("/livez").ends_with("\r\n\r\nok"), "{}", daemon.health("/livez"));
         // Ready is not usable: the provider is asked beside that.
@@ -75,7 +53,7 @@ fn sigterm_lets_a_vm_boot_and_health_tells_what_goes_on() {
 
 #[test]
 fn a_second_signal_ends_it_at_once_and_nothing_is_left() {
-    on_this_machine("a_second_signal_ends_it_at_once_and_nothing_is_left", || {
+    with_vms("a_second_signal_ends_it_at_once_and_nothing_is_left", &[], || {
         let mut daemon = Daemon::start(image());
         let id = daemon.id("hurried");
         let mut start = booting(&daemon, &id, "10.155.8.0/24");

@@ -15,23 +15,13 @@ use peerpods::sandbox::spec::{CommandSpec, ContainerSpec, Terminal, create_conta
 use peerpods_proto::ttrpc::agent::CopyFileRequest;
 use peerpods_proto::ttrpc::agent_ttrpc::AgentServiceClient;
 use peerpods_proto::ttrpc::oci::Mount;
-use peerpods_test_require::{Need, require};
-use peerpods_tests::daemon::{Daemon, image};
-use peerpods_tests::node::{on_private_network, output, run};
+use peerpods_test_require::Need;
+use peerpods_tests::daemon::{Daemon, image, with_vms};
+use peerpods_tests::node::{output, run};
 use peerpods_tests::shim::check_agent;
 use tokio::sync::Notify;
 use ttrpc::asynchronous::Client;
 use ttrpc::context;
-
-const NEEDS: &[Need] = &[
-    Need::Root,
-    Need::NetworkNamespaces,
-    Need::Program("ip"),
-    Need::Program("ss"),
-    Need::Program("qemu-system-x86_64"),
-    Need::Path("/dev/net/tun"),
-    Need::Variable("PEERPODS_TEST_IMAGE"),
-];
 
 /// Where the agent keeps files from the node, and the one that is copied.
 const SHARED: &str = "/run/kata-containers/shared/containers";
@@ -63,15 +53,8 @@ fn a_cut_that_kills_the_connection_is_not_noticed_by_the_pod() {
     cut_in_the_middle("a_cut_that_kills_the_connection_is_not_noticed_by_the_pod", Cut::Kill);
 }
 
-/// One test at a time: they share two cores with QEMU's translator.
-static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
 fn cut_in_the_middle(test: &'static str, cut: Cut) {
-    if !require(test, NEEDS) {
-        return;
-    }
-    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    on_private_network(move || {
+    with_vms(test, &[Need::Program("ss")], move || {
         let daemon = Daemon::start(image());
         let id = daemon.id("cut");
         let create = ["sandbox", "create", "--id", &id, "--pod-network", "10.155.9.0/24"];

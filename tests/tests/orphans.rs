@@ -8,14 +8,16 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use peerpods_hypervisor::Config;
-use peerpods_hypervisor::config::Collection;
+use peerpods_hypervisor::config::{Collection, GuestIdentity};
 use peerpods_proto::grpc::admin::vms_client::VmsClient;
 use peerpods_proto::grpc::admin::{ListVmsRequest, Verdict};
 use peerpods_provider::fake::{Calls, Fault, Operation};
 use peerpods_provider::{ErrorKind, NODE_TAG, Provider, UserData, VmKey, VmSize, VmSpec};
 use peerpods_test_require::{Need, require};
-use peerpods_tests::node::{Node, Pod, eventually, in_private_network};
+use peerpods_tests::node::{Node, Pod, eventually, in_private_network, processes_naming};
 use peerpods_tests::shim::{admin_get, check_agent, grpc_channel};
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -313,5 +315,70 @@ fn a_vm_that_is_made_while_the_list_is_asked_for_has_its_owner() {
         shim.stop("young").await.unwrap();
         node.assert_nothing_left().await;
         node.shut_down().await;
+    });
+}
+
+/// A pod that runs on a VM of this form, whose record is lost and whose link process dies while the service is away; the arguments of
+/// `gc` that would adopt it.
+async fn without_record_and_link(node: &mut Node, pod: &Pod, sandbox: &str) -> Vec<String> {
+    let shim = node.shim();
+    shim.create(sandbox, &pod.path).await.unwrap();
+    shim.start(sandbox).await.unwrap();
+    let vni = admin_get(&node.socket(), sandbox).await.unwrap().vni.to_string();
+    node.shut_down().await;
+    std::fs::remove_file(node.dir.path().join(format!("state/journal/{sandbox}.json"))).unwrap();
+    let pods = node.dir.path().join("pods").display().to_string();
+    let links = || processes_naming(&pods).into_iter().filter(|line| line.contains("peerpods-link"));
+    assert_eq!(links().count(), 1);
+    for line in links() {
+        let pid = line.trim_start_matches("process ").split(':').next().unwrap().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    eventually("the link is gone", || async { links().count() == 0 }).await;
+    node.boot().await;
+    let adopt = ["gc", "adopt", sandbox, "--netns", pod.path.to_str().unwrap(), "--vni", &vni];
+    adopt.map(str::to_owned).to_vec()
+}
+
+#[test]
+fn a_vm_whose_own_key_nobody_knows_any_more_is_not_adopted_and_one_with_a_certificate_is() {
+    let name = "a_vm_whose_own_key_nobody_knows_any_more_is_not_adopted_and_one_with_a_certificate_is";
+    on_a_node(name, GUEST_NEEDS, || async {
+        let mut token = Node::with_guests(|config| {
+            patient(config);
+            config.guest_identity = GuestIdentity::Token;
+        })
+        .await;
+        let pod = Pod::new(65).await;
+        let adopt = without_record_and_link(&mut token, &pod, "stranger").await;
+        let adopt: Vec<&str> = adopt.iter().map(String::as_str).collect();
+        let error = refused(&token.peerpods(&adopt));
+        assert!(
+            error.contains("made its own key") && error.contains("gc adopt stranger --remove"),
+            "{error}"
+        );
+        assert!(admin_get(&token.socket(), "stranger").await.is_err(), "it was adopted");
+        succeeded(&token.peerpods(&["gc", "adopt", "stranger", "--remove", "--yes"]));
+        token.assert_nothing_left().await;
+        token.shut_down().await;
+        // Its cloud's network goes with it: the other's is the same.
+        drop(token);
+
+        let mut stock = Node::with_guests(|config| {
+            patient(config);
+            config.guest_identity = GuestIdentity::Stock;
+        })
+        .await;
+        let adopt = without_record_and_link(&mut stock, &pod, "known").await;
+        let adopt: Vec<&str> = adopt.iter().map(String::as_str).collect();
+        succeeded(&stock.peerpods(&adopt));
+        let socket = stock.dir.path().join("pods/known/agent.ttrpc");
+        eventually("its agent is reached", || async {
+            check_agent(&socket).await.is_ok_and(|answer| answer == 1)
+        })
+        .await;
+        stock.shim().stop("known").await.unwrap();
+        stock.assert_nothing_left().await;
+        stock.shut_down().await;
     });
 }

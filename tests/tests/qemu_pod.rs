@@ -7,32 +7,13 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use peerpods_test_require::{Need, require};
-use peerpods_tests::daemon::{Daemon, image, image_that_does_not_boot, text};
-use peerpods_tests::node::{on_private_network, output};
-
-const NEEDS: &[Need] = &[
-    Need::Root,
-    Need::NetworkNamespaces,
-    Need::Program("ip"),
-    Need::Program("qemu-system-x86_64"),
-    Need::Path("/dev/net/tun"),
-    Need::Variable("PEERPODS_TEST_IMAGE"),
-];
-
-/// One test at a time: they share two cores with QEMU's translator.
-static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-fn on_this_machine(test: &'static str, body: fn()) {
-    if require(test, NEEDS) {
-        let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        on_private_network(body);
-    }
-}
+use peerpods_test_require::Need;
+use peerpods_tests::daemon::{Daemon, image, image_that_does_not_boot, text, with_vms};
+use peerpods_tests::node::output;
 
 #[test]
 fn a_command_runs_in_a_real_vm_and_nothing_is_left() {
-    on_this_machine("a_command_runs_in_a_real_vm_and_nothing_is_left", || {
+    with_vms("a_command_runs_in_a_real_vm_and_nothing_is_left", &[], || {
         let daemon = Daemon::start(image());
         let script = "cat /proc/sys/kernel/random/boot_id; cat /sys/class/net/eth0/address; echo to-stderr >&2; exit 7";
         let ran =
@@ -53,7 +34,7 @@ fn a_command_runs_in_a_real_vm_and_nothing_is_left() {
 
 #[test]
 fn the_pods_address_and_mac_are_in_the_vm_and_answer_from_the_node() {
-    on_this_machine("the_pods_address_and_mac_are_in_the_vm_and_answer_from_the_node", || {
+    with_vms("the_pods_address_and_mac_are_in_the_vm_and_answer_from_the_node", &[], || {
         let daemon = Daemon::start(image());
         let net = daemon.id("net");
         let network = ["--pod-network", "10.155.1.0/24"];
@@ -84,10 +65,7 @@ fn the_pods_address_and_mac_are_in_the_vm_and_answer_from_the_node() {
 #[test]
 fn a_pod_in_a_real_vm_is_guarded_and_refused_what_is_not_its_own() {
     const TEST: &str = "a_pod_in_a_real_vm_is_guarded_and_refused_what_is_not_its_own";
-    if !require(TEST, &[Need::Program("nft")]) {
-        return;
-    }
-    on_this_machine(TEST, || {
+    with_vms(TEST, &[Need::Program("nft")], || {
         let daemon = Daemon::start(image());
         let guarded = daemon.id("guarded");
         drop(daemon.succeed(&["sandbox", "create", "--id", &guarded, "--pod-network", "10.155.6.0/24"]));
@@ -110,7 +88,7 @@ fn a_pod_in_a_real_vm_is_guarded_and_refused_what_is_not_its_own() {
 
 #[test]
 fn kill_9_of_the_service_does_not_interrupt_a_streaming_command() {
-    on_this_machine("kill_9_of_the_service_does_not_interrupt_a_streaming_command", || {
+    with_vms("kill_9_of_the_service_does_not_interrupt_a_streaming_command", &[], || {
         let mut daemon = Daemon::start(image());
         let stream = daemon.id("stream");
         drop(daemon.succeed(&["sandbox", "create", "--id", &stream, "--pod-network", "10.155.2.0/24"]));
@@ -147,7 +125,7 @@ fn kill_9_of_the_service_does_not_interrupt_a_streaming_command() {
 
 #[test]
 fn an_image_that_does_not_boot_is_told_with_its_last_words() {
-    on_this_machine("an_image_that_does_not_boot_is_told_with_its_last_words", || {
+    with_vms("an_image_that_does_not_boot_is_told_with_its_last_words", &[], || {
         let dir = tempfile::tempdir().unwrap();
         image_that_does_not_boot(&image(), dir.path());
         let daemon = Daemon::start(dir.path().to_owned());
@@ -163,7 +141,7 @@ fn an_image_that_does_not_boot_is_told_with_its_last_words() {
 
 #[test]
 fn ctrl_c_while_the_vm_boots_leaves_nothing() {
-    on_this_machine("ctrl_c_while_the_vm_boots_leaves_nothing", || {
+    with_vms("ctrl_c_while_the_vm_boots_leaves_nothing", &[], || {
         let daemon = Daemon::start(image());
         let mut run = daemon
             .peerpods(&["sandbox", "run", "--pod-network", "10.155.4.0/24", "--", "true"])

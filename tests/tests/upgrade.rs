@@ -7,19 +7,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use peerpods_test_require::{Need, require};
-use peerpods_tests::daemon::{Daemon, image};
-use peerpods_tests::node::on_private_network;
-
-const NEEDS: &[Need] = &[
-    Need::Root,
-    Need::NetworkNamespaces,
-    Need::Program("ip"),
-    Need::Program("qemu-system-x86_64"),
-    Need::Path("/dev/net/tun"),
-    Need::Variable("PEERPODS_TEST_IMAGE"),
-    Need::Variable("PEERPODS_OLD_BUILD"),
-];
+use peerpods_test_require::Need;
+use peerpods_tests::daemon::{Daemon, image, with_vms};
 
 /// How many lines the command in the VM writes, ten a second.
 const LINES: usize = 100;
@@ -27,9 +16,8 @@ const LINES: usize = 100;
 #[test]
 #[ignore = "needs an older build: make upgrade-test"]
 fn a_pod_lives_through_the_upgrade_of_the_daemon_while_its_output_streams() {
-    if require("a_pod_lives_through_the_upgrade_of_the_daemon_while_its_output_streams", NEEDS) {
-        on_private_network(upgrade);
-    }
+    let test = "a_pod_lives_through_the_upgrade_of_the_daemon_while_its_output_streams";
+    with_vms(test, &[Need::Variable("PEERPODS_OLD_BUILD")], upgrade);
 }
 
 fn upgrade() {

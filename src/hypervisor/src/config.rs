@@ -1,10 +1,12 @@
-//! What the node service is told at start. Plain data: reading files, environment and flags is the binary's work.
+//! What the node service is told at start. Plain data, but for the clock: reading files, environment and flags is the binary's work.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use peerpods_podvm::metadata::MetadataAccess;
 use peerpods_podvm::{ClusterId, SandboxId};
+
+use crate::clock::WallClock;
 
 /// The service's configuration, already checked.
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ pub struct Config {
     /// Whether pods reach the cloud's metadata services (`PEERPODS_POD_METADATA_ACCESS`). Says what the guest is told; the worker's end
     /// of the tunnel is given its own by whoever makes it.
     pub metadata_access: MetadataAccess,
+    /// The time of day.
+    pub clock: WallClock,
 }
 
 /// How VMs prove themselves to their links.
@@ -122,6 +126,7 @@ impl Default for Config {
             guest_identity: GuestIdentity::default(),
             initdata: None,
             metadata_access: MetadataAccess::default(),
+            clock: WallClock::default(),
         }
     }
 }

@@ -14,6 +14,7 @@
 
 mod backoff;
 pub mod capacity;
+pub mod clock;
 pub mod config;
 mod context;
 pub mod creation;

@@ -64,6 +64,9 @@ pub enum GuestForm {
     },
 }
 
+/// The VM's tag that says its [`GuestForm`], for when there is no record.
+pub const GUEST_TAG: &str = "guest-identity";
+
 impl GuestForm {
     /// The word for it in lists.
     #[must_use]

@@ -71,9 +71,9 @@ mod tests {
     fn time_that_is_burnt_is_counted() {
         let before = cpu_time(std::process::id());
         let began = std::time::Instant::now();
-        while began.elapsed() < Duration::from_millis(200) {
-            std::hint::black_box(began);
+        // A busy machine gives this thread little of it.
+        while cpu_time(std::process::id()) <= before {
+            assert!(began.elapsed() < Duration::from_secs(30), "nothing is counted");
         }
-        assert!(cpu_time(std::process::id()) > before);
     }
 }

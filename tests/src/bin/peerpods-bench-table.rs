@@ -23,7 +23,12 @@ fn main() -> ExitCode {
     for name in names {
         match Report::read(Path::new(dir), name) {
             Ok(Some(report)) => reports.push(report),
-            Ok(None) => eprintln!("no report of {name}: it did not run"),
+            Ok(None) => {
+                eprintln!(
+                    "no report of {name} in {dir}: it did not run, and a table without it would pass for a whole one"
+                );
+                return ExitCode::FAILURE;
+            }
             Err(error) => {
                 eprintln!("{error}");
                 return ExitCode::FAILURE;

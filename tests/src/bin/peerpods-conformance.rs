@@ -183,7 +183,10 @@ fn main() -> ExitCode {
         eprintln!("peerpods-conformance: cannot make a network namespace: {error}");
         return ExitCode::from(2);
     }
-    on_runtime(conduct(run))
+    let code = on_runtime(conduct(run));
+    // Only an interrupted run left some.
+    peerpods_tests::node::remove_pods();
+    code
 }
 
 fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
@@ -206,9 +209,7 @@ async fn conduct(run: Run) -> ExitCode {
         () = interrupted() => {
             eprintln!("interrupted; cleaning up");
             world.close().await;
-            // The service, its VMs and the shims' processes go with what holds them.
-            drop(world);
-            peerpods_tests::node::remove_pods();
+            // The service, its VMs and the shims' processes go with what holds them: this, and the cases' tasks when the runtime ends.
             return ExitCode::from(130);
         }
     };

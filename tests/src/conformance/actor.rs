@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use super::play::{Order, Said, Wrong};
 
 /// How long a shim may be silent: longer than any deadline of its own that is not for ever.
-const SILENCE: Duration = Duration::from_secs(240);
+pub(super) const SILENCE: Duration = Duration::from_secs(240);
 
 /// How a life went.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct Actor {
     pub steps: Vec<String>,
     /// How long each StopVM took, in milliseconds.
     pub stops: Vec<f64>,
+    /// How many of the monitor's health checks were answered, once its life's end came.
+    pub checks: u32,
 }
 
 impl Actor {
@@ -47,7 +49,7 @@ impl Actor {
         line.push(b'\n');
         stdin.write_all(&line).await.unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, stdin: Some(stdin), lines, steps: Vec::new(), stops: Vec::new() }
+        Self { child, stdin: Some(stdin), lines, steps: Vec::new(), stops: Vec::new(), checks: 0 }
     }
 
     /// Follows it until it is over, waits, or is dead.
@@ -64,6 +66,7 @@ impl Actor {
                     }
                 }
                 Ok(Said::StopTook(ms)) => self.stops.push(ms),
+                Ok(Said::Checked(times)) => self.checks = times,
                 Ok(Said::Holding(step)) => return Life::Holding(step),
                 Ok(Said::Over) => return Life::Over,
                 Ok(Said::Failed(wrong)) => return Life::Wrong(wrong),

@@ -59,6 +59,7 @@ pub mod world;
 use serde::{Deserialize, Serialize};
 
 use self::play::Wrong;
+use self::world::World;
 
 /// Which shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,16 +106,26 @@ pub fn succeeded<T>(step: &str, rule: &str, answer: ttrpc::Result<T>) -> Result<
     answer.map_err(|error| wrong(step, rule, "success", said(&error)))
 }
 
-/// A call's answer, which must be an error status; the status' text.
+/// What `google.rpc.Code` calls an error that nobody thought of: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL.
+const NO_REFUSAL: [i32; 3] = [2, 4, 13];
+
+/// A call's answer, which must be an error status; the status' text. Our own service must also have meant it.
 ///
 /// # Errors
 /// When it is a success, or there was no answer.
-pub fn refused<T>(step: &str, rule: &str, answer: ttrpc::Result<T>) -> Result<String, Not> {
+pub fn refused<T>(world: &World, step: &str, rule: &str, answer: ttrpc::Result<T>) -> Result<String, Not> {
+    let unmeant: &[i32] = if world.is_ours() { &NO_REFUSAL } else { &[] };
+    let expected = format!("an error status (none of {unmeant:?})");
     match answer {
-        Err(error) if code(&error).is_some() => Ok(said(&error)),
-        Err(error) => Err(wrong(step, rule, "an error status", said(&error))),
-        Ok(_) => Err(wrong(step, rule, "an error status", "success")),
+        Err(error) if is_refusal(&error, unmeant) => Ok(said(&error)),
+        Err(error) => Err(wrong(step, rule, expected, said(&error))),
+        Ok(_) => Err(wrong(step, rule, expected, "success")),
     }
+}
+
+/// Whether somebody answered, and with none of these codes.
+fn is_refusal(error: &ttrpc::Error, unmeant: &[i32]) -> bool {
+    code(error).is_some_and(|code| !unmeant.contains(&code))
 }
 
 /// The number of an error's status, if it is one.
@@ -138,6 +149,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::cases::{Extent, all};
+    use crate::shim::wire::CallError;
 
     fn names(extent: Extent) -> Vec<String> {
         all(extent).into_iter().map(|case| case.name).collect()
@@ -164,6 +176,20 @@ mod tests {
             assert!(names(extent).iter().all(|name| each.contains(name)), "{extent:?}");
         }
         assert_eq!(&names(Extent::Few)[..2], ["go/life", "rs/life"]);
+    }
+
+    #[test]
+    fn neither_our_own_impatience_nor_an_accident_is_a_refusal() {
+        let status = |code| CallError::Status { code, message: String::new() };
+        let late = CallError::Deadline(std::time::Duration::from_secs(1));
+        let is_refusal = |error: CallError, unmeant| super::is_refusal(&error.into(), unmeant);
+        for unmeant in [&super::NO_REFUSAL[..], &[]] {
+            assert!(!is_refusal(late.clone(), unmeant) && is_refusal(status(3), unmeant));
+            assert!(!is_refusal(CallError::Closed(String::new()), unmeant));
+        }
+        for code in [2, 4, 13] {
+            assert!(!is_refusal(status(code), &super::NO_REFUSAL) && is_refusal(status(code), &[]));
+        }
     }
 
     #[test]

@@ -3,18 +3,21 @@
 //! Where the service is ours, a witness lives all the while: a pod with a container whose shim must notice nothing of what the others do.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::future::join_all;
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
-use super::actor::{Actor, Life};
+use super::actor::{Actor, Life, SILENCE};
 use super::cases::{self, Act, Case, Company, Ending, Extent, Held};
 use super::report::{Outcome, Report, Row};
 use super::world::{Sandbox, World, over};
-use super::{Model, Not};
+use super::{Model, Not, wrong};
+
+/// How long one case may take, its turn included: several of the longest silences, and a run is over all the same.
+const LIMIT: Duration = SILENCE.saturating_mul(4);
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -56,7 +59,11 @@ pub async fn run(world: &Arc<World>, choice: &Choice, progress: Progress) -> Rep
             .filter(move |(_, case)| case.company == company)
             .map(|(n, case)| (n, case.clone()))
     };
-    let together = with(Company::Any).map(|(n, case)| async move { (n, one(world, case, progress).await) });
+    // Each a task of its own: one of the many that is busy must not make the others' clocks late.
+    let together = with(Company::Any).map(|(n, case)| {
+        let task = tokio::spawn(one(world.clone(), case.clone(), progress));
+        async move { (n, task.await.unwrap_or_else(|panic| panicked(world, &case, &panic, progress))) }
+    });
     let jobs = choice.jobs.max(1);
     // Three times as many, because most of a fault's time is waiting.
     rows.extend(futures::stream::iter(together).buffer_unordered(jobs * 3).collect::<Vec<_>>().await);
@@ -68,7 +75,7 @@ pub async fn run(world: &Arc<World>, choice: &Choice, progress: Progress) -> Rep
         rows.extend(gone.await.ok());
     }
     for (n, case) in with(Company::Alone) {
-        rows.push((n, one(world, case, progress).await));
+        rows.push((n, one(world.clone(), case, progress).await));
     }
     if let Some(witness) = witness {
         rows.push((usize::MAX, witness.leave(world, progress).await));
@@ -83,22 +90,52 @@ pub async fn run(world: &Arc<World>, choice: &Choice, progress: Progress) -> Rep
     }
 }
 
-async fn one(world: &Arc<World>, case: Case, progress: Progress) -> Row {
+async fn one(world: Arc<World>, case: Case, progress: Progress) -> Row {
     let began = Instant::now();
-    if let Some(reason) = cannot(world, &case) {
-        return row(&case, Err(Not::Skipped(reason)), began, progress);
+    if let Some(reason) = cannot(&world, &case) {
+        return row(&world, &case, Err(Not::Skipped(reason)), began, progress);
     }
-    let ending = cases::run(&case, world.clone()).await;
-    row(&case, ending, began, progress)
+    let ending = within(&case.name, cases::run(&case, world.clone())).await;
+    row(&world, &case, ending, began, progress)
+}
+
+/// Ends a case that hangs, by its name: a run must come to its end.
+async fn within<T>(case: &str, work: impl Future<Output = Result<T, Not>>) -> Result<T, Not> {
+    tokio::time::timeout(LIMIT, work).await.unwrap_or_else(|_| {
+        Err(wrong(
+            case,
+            "the suite itself: no case takes so long",
+            "the case's end",
+            format!("none for {LIMIT:?}"),
+        ))
+    })
+}
+
+fn panicked(world: &World, case: &Case, panic: &JoinError, progress: Progress) -> Row {
+    let told = wrong(&case.name, "the suite itself", "the case's end", panic.to_string());
+    row(world, case, Err(told), Instant::now(), progress)
 }
 
 fn cannot(world: &World, case: &Case) -> Option<String> {
-    let uncontrolled = case.needs_control && world.bed.times().is_none();
+    let uncontrolled = case.needs_control && !world.is_ours();
     uncontrolled.then(|| "needs control of the service".to_owned())
 }
 
-fn row(case: &Case, ending: Ending, began: Instant, progress: Progress) -> Row {
-    let outcome = match ending {
+/// What a case came to. Of our own service everything can be tried, but for what its bed says it cannot (`untriable`; `None`: the service
+/// is somebody's). Else a skip is a failure.
+fn tried(case: &str, untriable: Option<&[&str]>, ending: Ending) -> Ending {
+    match (ending, untriable) {
+        (Err(Not::Skipped(reason)), Some(listed)) if !listed.contains(&case) => {
+            let rule = "the suite itself: with our own service only what its bed lists is skipped";
+            Err(wrong(case, rule, "the case to be tried", format!("skipped: {reason}")))
+        }
+        (ending, _) => ending,
+    }
+}
+
+fn row(world: &World, case: &Case, ending: Ending, began: Instant, progress: Progress) -> Row {
+    let untriable = world.is_ours().then(|| world.bed.untriable());
+    let outcome = match tried(&case.name, untriable, ending) {
         Ok(note) => Outcome::Passed { note },
         Err(Not::Skipped(reason)) => Outcome::Skipped { reason },
         Err(Not::Wrong(wrong)) => Outcome::Failed(wrong),
@@ -119,7 +156,7 @@ async fn restart_under(
     let began = Instant::now();
     if let Some(reason) = group.first().and_then(|(_, case)| cannot(world, case)) {
         let skipped = |(n, case): &(usize, Case)| {
-            let told = (*n, row(case, Err(Not::Skipped(reason.clone())), began, progress));
+            let told = (*n, row(world, case, Err(Not::Skipped(reason.clone())), began, progress));
             tokio::spawn(async move { told })
         };
         return group.iter().map(skipped).collect();
@@ -133,17 +170,18 @@ async fn restart_under(
             }
         }
     };
-    let held = join_all(group.iter().map(|(_, case)| bring(case))).await;
+    let held = join_all(group.iter().map(|(_, case)| within(&case.name, bring(case)))).await;
     world.bed.restart().await;
-    let finish = |held: Result<Held, Not>| async move { held?.finish().await };
-    let finished = join_all(held.into_iter().map(finish)).await;
+    let finish = |(case, held): (String, Result<Held, Not>)| async move {
+        within(&case, async { held?.finish().await }).await
+    };
+    let names = group.iter().map(|(_, case)| case.name.clone());
+    let finished = join_all(names.zip(held).map(finish)).await;
     let gone = group.iter().cloned().zip(finished).map(|((n, case), life)| {
+        let world = world.clone();
         tokio::spawn(async move {
-            let ending = match life {
-                Ok(life) => life.gone().await,
-                Err(not) => Err(not),
-            };
-            (n, row(&case, ending, began, progress))
+            let ending = within(&case.name, async { life?.gone().await }).await;
+            (n, row(&world, &case, ending, began, progress))
         })
     });
     gone.collect()
@@ -177,7 +215,7 @@ impl Witness {
 
     async fn leave(self, world: &Arc<World>, progress: Progress) -> Row {
         let case = cases::witness();
-        let ended = async {
+        let ended = within(&case.name, async {
             self.came?;
             let mut actor = self.actor.lock().await;
             actor.go_on().await;
@@ -186,7 +224,29 @@ impl Witness {
             let rule = "facts/kata.md R4";
             world.gone(&self.sandbox, std::time::Duration::ZERO, rule).await?;
             Ok("a pod whose shim noticed nothing".to_owned())
-        };
-        row(&case, ended.await, self.began, progress)
+        });
+        row(world, &case, ended.await, self.began, progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_case_that_hangs_fails_by_its_name() {
+        let ending = within("request/hangs", std::future::pending::<Ending>()).await;
+        let Err(Not::Wrong(wrong)) = ending else { panic!("{ending:?}") };
+        assert_eq!(wrong.step, "request/hangs");
+        assert_eq!(within("request/ends", async { Ok(1) }).await, Ok(1));
+    }
+
+    #[test]
+    fn a_case_that_is_skipped_has_failed_unless_the_service_is_somebodys() {
+        let skipped = || Err(Not::Skipped("no gRPC".to_owned()));
+        assert_eq!(tried("request/a", None, skipped()), skipped());
+        assert_eq!(tried("request/a", Some(&["request/a"]), skipped()), skipped());
+        assert!(matches!(tried("request/b", Some(&["request/a"]), skipped()), Err(Not::Wrong(_))));
+        assert_eq!(tried("request/b", Some(&[]), Ok(String::new())), Ok(String::new()));
     }
 }

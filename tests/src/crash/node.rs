@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use peerpods_hypervisor::clock::WallClock;
 use peerpods_hypervisor::{Config, Parts, Service};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -136,7 +137,14 @@ impl Node {
     }
 }
 
-fn configuration(world: &World, state_dir: PathBuf) -> Config {
+/// The world's time of day, which goes on while no daemon lives.
+fn clock(world: &Arc<World>) -> WallClock {
+    const BEGAN: Duration = Duration::from_secs(1_700_000_000);
+    let world = world.clone();
+    WallClock::told_by(move || BEGAN + Duration::from_millis(world.now()))
+}
+
+fn configuration(world: &Arc<World>, state_dir: PathBuf) -> Config {
     let limit = u32::try_from(world.plan.limit).ok();
     Config {
         limit_per_node: limit.filter(|_| world.plan.sabotage != Some(Sabotage::NoLimit)),
@@ -145,6 +153,7 @@ fn configuration(world: &World, state_dir: PathBuf) -> Config {
         cluster_id: "simulation".parse().ok(),
         start_deadline: START_DEADLINE,
         sweep_interval: Duration::from_secs(15),
+        clock: clock(world),
         ..Config::default()
     }
 }

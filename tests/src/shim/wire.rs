@@ -5,13 +5,15 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv};
 use peerpods_proto::ttrpc::envelope::{KeyValue, Request, Response};
 use protobuf::Message;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -24,8 +26,6 @@ pub const REQUEST: u8 = 1;
 const RESPONSE: u8 = 2;
 /// Length, stream id, type, flags.
 pub const HEADER: usize = 10;
-/// What `google.rpc.Code` calls a passed deadline; our own is told in the same way.
-const DEADLINE_EXCEEDED: i32 = 4;
 
 /// A service and one of its methods, as they are called on the wire.
 pub type Method = (&'static str, &'static str);
@@ -53,13 +53,12 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The status' number; a deadline that passed here counts as one that passed there.
+    /// The status' number. A deadline that passed here is no answer, and has none.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         match self {
             Self::Status { code, .. } => Some(*code),
-            Self::Deadline(_) => Some(DEADLINE_EXCEEDED),
-            Self::Dial(_) | Self::Closed(_) => None,
+            Self::Deadline(_) | Self::Dial(_) | Self::Closed(_) => None,
         }
     }
 }
@@ -72,11 +71,9 @@ impl From<CallError> for ttrpc::Error {
                 status.code = protobuf::EnumOrUnknown::from_i32(code);
                 Self::RpcStatus(status)
             }
-            CallError::Deadline(_) => {
-                Self::RpcStatus(ttrpc::get_status(ttrpc::Code::DEADLINE_EXCEEDED, error.to_string()))
-            }
             CallError::Closed(_) => Self::RemoteClosed,
-            CallError::Dial(_) => Self::Others(error.to_string()),
+            // Not a status: whoever asks for a refusal must not take our own impatience for one.
+            CallError::Deadline(_) | CallError::Dial(_) => Self::Others(error.to_string()),
         }
     }
 }
@@ -96,6 +93,15 @@ pub struct Connection {
     reader: JoinHandle<()>,
     /// What goes with every request of this connection.
     metadata: Vec<KeyValue>,
+}
+
+/// What lies in a connection's socket when it is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// An answer: the connection is reset.
+    Answer,
+    /// Nothing: it is closed.
+    Nothing,
 }
 
 /// A call that was sent.
@@ -205,21 +211,40 @@ impl Connection {
         self.begin(method, request, deadline).await?.answer().await
     }
 
-    /// Sends a request, lets its answer arrive, and reads nothing any more: who drops the connection now resets it, as one closes a TCP
-    /// connection with a linger time of zero. The answer is waited for no longer than `patience`.
-    pub async fn reset(&self, method: Method, request: &impl Message, patience: Duration) {
+    /// Sends a request, lets its answer arrive, and reads nothing any more: who drops the connection now resets it. A unix socket is reset
+    /// by closing it with something unread and by nothing else, so when no answer comes within `patience` this answers [`Unread::Nothing`]
+    /// and dropping the connection is an ordinary close.
+    pub async fn reset(&self, method: Method, request: &impl Message, patience: Duration) -> Unread {
         self.reader.abort();
         while !self.reader.is_finished() {
             tokio::task::yield_now().await;
         }
-        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-        let _ = setsockopt(&self.stream, sockopt::Linger, &at_once);
         let payload = request.write_to_bytes().unwrap_or_default();
         let request = envelope(method, payload, None, &self.metadata);
         let mut bytes = header(request.len(), self.next_stream(), REQUEST).to_vec();
         bytes.extend_from_slice(&request);
-        if write_all(&self.stream, &bytes).await.is_ok() {
-            drop(tokio::time::timeout(patience, self.stream.readable()).await);
+        if write_all(&self.stream, &bytes).await.is_err() {
+            return Unread::Nothing;
+        }
+        match tokio::time::timeout(patience, self.unread()).await {
+            Ok(true) => Unread::Answer,
+            Ok(false) | Err(_) => Unread::Nothing,
+        }
+    }
+
+    /// Waits for something to read, without reading it; false when that is the end.
+    async fn unread(&self) -> bool {
+        loop {
+            if self.stream.readable().await.is_err() {
+                return false;
+            }
+            let peeked = self.stream.try_io(Interest::READABLE, || {
+                Ok(recv(self.stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK)?)
+            });
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return matches!(peeked, Ok(1..)),
+            }
         }
     }
 

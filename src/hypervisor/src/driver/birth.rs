@@ -1,7 +1,6 @@
 //! From CreateVM to an agent socket. Nothing that costs money is made here, and a failed birth leaves nothing.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use peerpods_agentlink::LinkError;
 use peerpods_podvm::naming;
@@ -83,16 +82,10 @@ fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
         instance: None,
         guest: None,
         creations_unix_ms: Vec::new(),
-        created_unix_ms: unix_ms(),
+        created_unix_ms: context.config.clock.unix_ms(),
         boot_id: context.boot_id.clone(),
         why: None,
     })
-}
-
-/// Now, in milliseconds since 1970.
-pub(super) fn unix_ms() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Both shims make a URL of the path and split it at colons.

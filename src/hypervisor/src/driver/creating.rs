@@ -7,7 +7,6 @@ use peerpods_provider::{Instance, ProviderError, VmSpec, VmState};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::birth::unix_ms;
 use super::start::Start;
 use super::sweep::MISSING_PASSES;
 use crate::backoff::{self, Backoff};
@@ -121,13 +120,14 @@ impl Start {
 
     /// Written before every creation, so that no crash makes us forget one.
     async fn count_creation(&mut self) -> Result<(), Failure> {
-        self.record.creations_unix_ms.push(unix_ms());
+        let now = self.context.config.clock.unix_ms();
+        self.record.creations_unix_ms.push(now);
         self.write().await
     }
 
     fn standing(&self) -> Standing<'_> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        Standing { begun: &self.record.creations_unix_ms, now: unix_ms(), left }
+        Standing { begun: &self.record.creations_unix_ms, now: self.context.config.clock.unix_ms(), left }
     }
 
     fn not_created(&self, attempts: Attempts, why: GaveUp, error: ProviderError) -> Failure {

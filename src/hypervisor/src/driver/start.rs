@@ -25,7 +25,7 @@ use super::unwind::may_be_missed;
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::failure::{ConsoleTail, Failure};
-use crate::record::{GuestForm, InstanceRecord, Record, Stage};
+use crate::record::{GUEST_TAG, GuestForm, InstanceRecord, Record, Stage};
 use crate::state::Publisher;
 
 /// Pauses between the questions whether the VM still lives while its agent is waited for.
@@ -139,6 +139,7 @@ impl Start {
             },
             user_data: UserData::new(user_data),
             tags: BTreeMap::from([
+                (GUEST_TAG.to_owned(), self.record.guest.map_or("", GuestForm::name).to_owned()),
                 ("namespace".to_owned(), request.pod_namespace.clone()),
                 ("pod".to_owned(), request.pod_name.clone()),
                 (NODE_TAG.to_owned(), self.context.config.node.clone()),

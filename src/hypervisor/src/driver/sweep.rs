@@ -1,7 +1,7 @@
 //! What no request tells a driver: a sandbox nobody ever started, a pod network that is gone, a VM that stopped by itself.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -14,6 +14,7 @@ use tracing::warn;
 use super::abandoned::{self, Netns, Observation, Rules, Socket, Verdict};
 use super::console::tail;
 use super::{Driver, link_spec, unwind};
+use crate::clock::WallClock;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::record::Record;
@@ -173,8 +174,7 @@ impl Driver {
 
 /// When a sandbox of an earlier run was created, on this run's clock. The wall clock may have been set since, so its word is taken for
 /// no more than `at_most`.
-pub(super) fn created(record: &Record, at_most: Duration) -> Instant {
-    let created = UNIX_EPOCH + Duration::from_millis(record.created_unix_ms);
-    let age = SystemTime::now().duration_since(created).unwrap_or_default().min(at_most);
+pub(super) fn created(record: &Record, clock: &WallClock, at_most: Duration) -> Instant {
+    let age = clock.since(record.created_unix_ms).min(at_most);
     Instant::now().checked_sub(age).unwrap_or_else(Instant::now)
 }

@@ -29,7 +29,7 @@ impl Driver {
         self.context.capacity.hold(&record);
         self.publisher.record(&record);
         self.record = Some(record.clone());
-        self.created = sweep::created(&record, self.context.config.unstarted_ttl);
+        self.created = sweep::created(&record, &self.context.config.clock, self.context.config.unstarted_ttl);
         match stage {
             Stage::Created => {
                 self.publisher.enter(State::Created);

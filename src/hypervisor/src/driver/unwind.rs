@@ -11,7 +11,6 @@ use peerpods_provider::ErrorKind;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::birth::unix_ms;
 use super::interfaces::tunnel_specs;
 use super::link_spec;
 use super::patience::{Mending, Patience};
@@ -116,7 +115,7 @@ async fn delete_vm(context: &Context, steps: &Steps<'_>) {
 
 /// For how long the provider's "there is none" says nothing yet.
 pub(super) fn may_be_missed(context: &Context, record: &Record) -> Duration {
-    may_be_missed_for(record, context.parts.provider.visible_within(), unix_ms())
+    may_be_missed_for(record, context.parts.provider.visible_within(), context.config.clock.unix_ms())
 }
 
 /// For how long a deletion may still miss a VM: the one whose creation was called off, or whose answer was lost, may be seen only some

@@ -53,15 +53,27 @@ impl Service {
         if let Some(published) = self.get(&key.sandbox) {
             return Owner::Sandbox(published.state);
         }
+        match self.shims(key).await {
+            Ok(None) => Owner::Nobody,
+            Ok(Some(shims)) => held(shims),
+            Err(why) => Owner::Shim(why),
+        }
+    }
+
+    /// Whether a sandbox has a link process, also one that does not answer.
+    pub(super) async fn has_link(&self, key: &VmKey) -> bool {
+        !matches!(self.shims(key).await, Ok(None))
+    }
+
+    /// Who holds its agent socket; none where there is no link process.
+    async fn shims(&self, key: &VmKey) -> Result<Option<Shims>, String> {
         let spec = LinkSpec {
             sandbox: key.sandbox.clone(),
             agent_socket: self.context.config.agent_socket(&key.sandbox),
         };
         match tokio::time::timeout(LINK_PATIENCE, self.context.parts.link.shims(&spec)).await {
-            Ok(Ok(None)) => Owner::Nobody,
-            Ok(Ok(Some(shims))) => held(shims),
-            Ok(Err(error)) => Owner::Shim(crate::chain(&error)),
-            Err(_) => Owner::Shim("its link process does not answer".to_owned()),
+            Ok(answer) => answer.map_err(|error| crate::chain(&error)),
+            Err(_) => Err("its link process does not answer".to_owned()),
         }
     }
 }

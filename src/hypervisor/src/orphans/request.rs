@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
 use peerpods_podvm::annotations::PodRequest;
@@ -16,7 +16,7 @@ use super::ids;
 use super::look::Found;
 use crate::config::Collection;
 use crate::failure::Failure;
-use crate::record::{InstanceRecord, Record, Stage, TunnelRecord};
+use crate::record::{GUEST_TAG, GuestForm, InstanceRecord, Record, Stage, TunnelRecord};
 use crate::service::Service;
 use crate::state::Published;
 
@@ -166,6 +166,7 @@ impl Service {
         let missing = |missing: String| OrphanError::Missing { sandbox: sandbox.clone(), missing };
         let (one, remote) = reachable(judged).map_err(missing)?;
         let found = &one.found;
+        self.provable(found).await.map_err(missing)?;
         let observed = self.context.parts.tunnel.observe(&netns).await;
         let pod = observed.map_err(|e| {
             missing(format!(
@@ -184,6 +185,22 @@ impl Service {
         record.request.unattended = !matches!(one.verdict, Verdict::HeldByShim(_));
         self.take_over(record).await?;
         Ok((sandbox.clone(), vec![found.instance.id.clone()]))
+    }
+
+    /// A VM that made its own key is known by it to its link process and to its record, and to nobody else: with both gone no link is
+    /// ever accepted. One that was made by an older program does not say which form it has, and is tried.
+    async fn provable(&self, found: &Found) -> Result<(), String> {
+        let token = GuestForm::Token { key: None }.name();
+        if found.instance.tags.get(GUEST_TAG).is_none_or(|form| form != token)
+            || self.has_link(&found.key).await
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "VM {} made its own key, and who knew it is gone: its record, and its peerpods-link process; nothing can prove to be that \
+             VM any more, so its pod is lost; remove it with `peerpods gc adopt {} --remove`",
+            found.instance.id, found.key.sandbox
+        ))
     }
 
     async fn take_over(&self, record: Record) -> Result<(), OrphanError> {
@@ -225,7 +242,6 @@ impl Service {
         let (context, tag) = (&self.context, |name: &str| {
             found.instance.tags.get(name).cloned().unwrap_or_else(|| "unknown".to_owned())
         });
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Record {
             sandbox: found.key.sandbox.clone(),
             cluster: found.key.cluster.clone(),
@@ -244,7 +260,7 @@ impl Service {
             }),
             guest: None,
             creations_unix_ms: Vec::new(),
-            created_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+            created_unix_ms: context.config.clock.unix_ms(),
             boot_id: context.boot_id.clone(),
             why: None,
         }

@@ -214,6 +214,7 @@ fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
         guest_identity: door.take("guest-identity", default.guest_identity, &GUEST_IDENTITY),
         initdata: door.take_optional("initdata", &INITDATA),
         metadata_access: door.take("pod-metadata-access", default.metadata_access, &METADATA),
+        clock: default.clock,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use super::{Bed, Place, Pods, Times};
 use crate::conformance::play::Rootfs;
 use crate::kill::node::KilledNode;
-use crate::node::processes_naming;
+use crate::node::{processes_naming, settled};
 
 /// Sandboxes at a time.
 const PODS: u8 = 32;
@@ -106,15 +106,26 @@ impl Bed for FakeBed {
         true
     }
 
+    fn delay_creations(&self, by: Duration) {
+        self.cloud.script(Operation::Create, Calls::All, Fault::Delay(by));
+    }
+
+    fn hurry_creations(&self) {
+        self.cloud.heal();
+    }
+
+    fn untriable(&self) -> &'static [&'static str] {
+        // Where a network namespace is made and its guest answers sooner than that.
+        &["request/start-with-50-ms"]
+    }
+
     async fn end(&self) -> Vec<String> {
         let mut node = self.node.lock().await;
         node.terminate().await;
-        node.leftovers()
+        settled(|| node.leftovers()).await
     }
 
-    fn log(&self) -> String {
-        let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+    fn log_file(&self) -> Option<PathBuf> {
+        Some(self.dir.join("log"))
     }
 }

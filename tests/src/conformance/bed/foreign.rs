@@ -73,8 +73,4 @@ impl Bed for ForeignBed {
     async fn end(&self) -> Vec<String> {
         Vec::new()
     }
-
-    fn log(&self) -> String {
-        String::new()
-    }
 }

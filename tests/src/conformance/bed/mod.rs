@@ -91,11 +91,31 @@ pub trait Bed: Send + Sync {
         false
     }
 
+    /// Makes the provider take so long for every new VM, until [`Bed::hurry_creations`].
+    fn delay_creations(&self, _by: Duration) {}
+
+    /// Undoes [`Bed::delay_creations`].
+    fn hurry_creations(&self) {}
+
+    /// The cases that cannot be tried here and are known to. With a service of our own any other case that is skipped has failed.
+    fn untriable(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Ends the service; what is left of everything.
     async fn end(&self) -> Vec<String>;
 
+    /// The file of the service's log, where it is ours.
+    fn log_file(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// The end of the service's log, to explain a failure.
-    fn log(&self) -> String;
+    fn log(&self) -> String {
+        let log = self.log_file().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
 }
 
 /// The network devices in a namespace, by name; none where it is gone.

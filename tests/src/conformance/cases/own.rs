@@ -70,8 +70,8 @@ async fn file_stays(world: Arc<World>) -> Ending {
     world.bed.restart().await;
     end.store(true, std::sync::atomic::Ordering::SeqCst);
     let missing = watcher.await.unwrap_or(u32::MAX);
-    // In between the stale file is replaced: a moment is allowed.
-    if missing > 3 {
+    // The stale file is replaced in one step.
+    if missing > 0 {
         let rule = "facts/kata.md 1.2: the socket file must exist when a pod starts and when it is deleted";
         return Err(wrong("restart", rule, "the file to stay", format!("missing in {missing} looks")));
     }
@@ -121,7 +121,7 @@ async fn provider_fails(world: Arc<World>) -> Ending {
     }
     let answer = world.shim().start(&sandbox.id).await;
     let rule = "facts/kata.md 1.4: on a StartVM error StopVM, then Delete";
-    let refused = refused("StartVM", rule, answer);
+    let refused = refused(&world, "StartVM", rule, answer);
     let stopped = stop(&world, &sandbox).await;
     world.bed.refuse_creations(false);
     let why = refused?;

@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use peerpods_proto::ttrpc::hypervisor::StopVMResponse;
 
 use super::{Case, Ending, case};
 use crate::conformance::world::{Sandbox, World};
 use crate::conformance::{Model, Not, code, refused, succeeded, wrong};
-use crate::shim::go::{STOP_VM, stop_request};
-use crate::shim::rs::{START_DEADLINE, STOP_DEADLINE};
+use crate::shim::rs::START_DEADLINE;
 use crate::shim::{RsShim, annotations};
 
 /// `google.rpc.Code`.
@@ -23,7 +21,7 @@ const R2: &str = "facts/kata.md R2: CreateVM is cheap, idempotent per id, and ch
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("request/version", None, |world| version(world).boxed()),
-        case("request/create-empty-id", None, |world| odd_id(world, "").boxed()),
+        case("request/create-empty-id", None, |world| empty_id(world).boxed()),
         case("request/create-odd-ids", None, |world| odd_ids(world).boxed()),
         case("request/start-unknown", None, |world| start_unknown(world).boxed()),
         case("go/stop-unknown", Some(Model::Go), |world| stop_unknown_go(world).boxed()),
@@ -52,24 +50,30 @@ async fn version(world: Arc<World>) -> Ending {
     }
 }
 
-async fn odd_id(world: Arc<World>, id: &str) -> Ending {
+async fn empty_id(world: Arc<World>) -> Ending {
     let sandbox = world.sandbox().await;
+    odd_id(&world, &sandbox, "").await?;
+    Ok(String::new())
+}
+
+async fn odd_id(world: &World, sandbox: &Sandbox, id: &str) -> Result<(), Not> {
     let created = world.shim().create(id, &sandbox.place.netns).await;
     let rule = "facts/adaptor.md 1.4: CreateVM refuses an empty id";
     if created.is_ok() {
         drop(world.shim().stop(id).await);
     }
-    refused("CreateVM", rule, created)?;
-    refused("StartVM", rule, world.shim().start(id).await)?;
-    Ok(String::new())
+    refused(world, "CreateVM", rule, created)?;
+    refused(world, "StartVM", rule, world.shim().start(id).await)?;
+    Ok(())
 }
 
 /// Ids become names of directories and VMs.
 async fn odd_ids(world: Arc<World>) -> Ending {
+    let sandbox = world.sandbox().await;
     for id in ["..", ".", "a/b", "../../etc", "a b", "a\u{0}b", "naïve", "a\nb", &"x".repeat(300)] {
-        let answered = tokio::time::timeout(Duration::from_secs(10), odd_id(world.clone(), id)).await;
+        let answered = tokio::time::timeout(Duration::from_secs(10), odd_id(&world, &sandbox, id)).await;
         match answered {
-            Ok(answer) => drop(answer?),
+            Ok(answer) => answer?,
             Err(_) => return Err(wrong("CreateVM", R2, format!("an answer for id {id:?}"), "none for 10 s")),
         }
     }
@@ -78,7 +82,7 @@ async fn odd_ids(world: Arc<World>) -> Ending {
 
 async fn start_unknown(world: Arc<World>) -> Ending {
     let answer = world.shim().start(&unknown()).await;
-    refused("StartVM", "facts/adaptor.md 1.4: StartVM of an unknown sandbox is an error", answer)?;
+    refused(&world, "StartVM", "facts/adaptor.md 1.4: StartVM of an unknown sandbox is an error", answer)?;
     Ok(String::new())
 }
 
@@ -123,7 +127,7 @@ async fn no_netns(world: Arc<World>) -> Ending {
 async fn missing_netns(world: Arc<World>) -> Ending {
     let sandbox = world.sandbox().await;
     let missing = Path::new("/run/netns/peerpods-conformance-none");
-    refused("CreateVM", R2, world.shim().create(&sandbox.id, missing).await)?;
+    refused(&world, "CreateVM", R2, world.shim().create(&sandbox.id, missing).await)?;
     world.gone(&sandbox, Duration::ZERO, R2).await?;
     Ok(String::new())
 }
@@ -134,7 +138,7 @@ async fn no_name(world: Arc<World>) -> Ending {
         let mut unnamed = annotations("web");
         unnamed.insert(key.to_owned(), String::new());
         let created = world.shim().create_with(&sandbox.id, &sandbox.place.netns, unnamed).await;
-        refused("CreateVM", "facts/adaptor.md 1.4: empty name or namespace is an error", created)?;
+        refused(&world, "CreateVM", "facts/adaptor.md 1.4: empty name or namespace is an error", created)?;
     }
     world.gone(&sandbox, Duration::ZERO, R2).await?;
     Ok(String::new())
@@ -155,7 +159,7 @@ async fn twice_otherwise(world: Arc<World>) -> Ending {
     let sandbox = world.sandbox().await;
     create(&world, &sandbox, annotations("web")).await?;
     let other = world.shim().create_with(&sandbox.id, &sandbox.place.netns, annotations("other")).await;
-    let refused = refused("CreateVM", "facts/adaptor.md 1.4: a duplicate id is an error", other);
+    let refused = refused(&world, "CreateVM", "facts/adaptor.md 1.4: a duplicate id is an error", other);
     stop(&world, &sandbox).await?;
     refused?;
     Ok(String::new())
@@ -216,13 +220,9 @@ async fn at_once(world: Arc<World>) -> Ending {
     let (sandbox, shim) = (world.sandbox().await, connected(&world).await?);
     create(&world, &sandbox, annotations("web")).await?;
     succeeded("StartVM", "facts/kata.md 1.4", world.shim().start(&sandbox.id).await)?;
-    let request = stop_request(&sandbox.id);
-    let one = async || -> Result<StopVMResponse, _> {
-        shim.connection().call(STOP_VM, &request, Some(STOP_DEADLINE)).await
-    };
-    let (first, second) = tokio::join!(one(), one());
-    succeeded("StopVM", R4, first.map_err(ttrpc::Error::from))?;
-    succeeded("StopVM", R4, second.map_err(ttrpc::Error::from))?;
+    let (first, second) = tokio::join!(shim.stop(&sandbox.id), shim.stop(&sandbox.id));
+    succeeded("StopVM", R4, first)?;
+    succeeded("StopVM", R4, second)?;
     world.gone(&sandbox, Duration::ZERO, R4).await?;
     Ok(String::new())
 }

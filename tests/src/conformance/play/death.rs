@@ -12,7 +12,7 @@ use super::player::{Ended, Player};
 use super::{Kind, Said};
 use crate::conformance::Model;
 use crate::shim::go::{STOP_VM, stop_request};
-use crate::shim::rs::STOP_DEADLINE;
+use crate::shim::rs::{STOP_DEADLINE, lateness_is_the_machines};
 use crate::shim::wire::CallError;
 use crate::shim::{CHECK, GoShim};
 
@@ -22,6 +22,7 @@ pub(super) async fn end(player: &mut Player) -> Result<(), Ended> {
         let rule = "facts/kata.md 0.5: EOF on the agent socket kills the pod";
         return Player::wrong("monitor", rule, "a healthy agent to the end", complaint);
     }
+    player.tell(&Said::Checked(player.checks()));
     player.dismiss_monitor().await;
     if player.model() == Model::Go {
         let (request, within) = (DestroySandboxRequest::new(), patience(Model::Go));
@@ -37,8 +38,20 @@ pub(super) async fn end(player: &mut Player) -> Result<(), Ended> {
     stop_again(player).await
 }
 
-/// StopVM once; how long it took is told.
+/// StopVM; how long it took is told. Once more when a deadline passed that the machine is to blame for.
 async fn stop(player: &mut Player, step: &'static str) -> Result<Result<StopVMResponse, CallError>, Ended> {
+    let answer = stop_once(player, step).await?;
+    let socket = player.order().socket.clone();
+    match answer {
+        Err(error) if lateness_is_the_machines(&error, &socket).await => stop_once(player, step).await,
+        answer => Ok(answer),
+    }
+}
+
+async fn stop_once(
+    player: &mut Player,
+    step: &'static str,
+) -> Result<Result<StopVMResponse, CallError>, Ended> {
     let request = stop_request(&player.order().id);
     let deadline = match player.model() {
         Model::Go => None,

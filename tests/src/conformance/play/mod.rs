@@ -113,6 +113,8 @@ pub enum Said {
     Holding(String),
     /// StopVM was answered after so many milliseconds.
     StopTook(f64),
+    /// The agent answered so many health checks of the monitor's.
+    Checked(u32),
     /// The life is over.
     Over,
     /// It failed.

@@ -1,7 +1,9 @@
 //! The shim's state during a life: its connections, its long polls, what is to go wrong, and the lines to and from whoever ordered it.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -16,11 +18,11 @@ use tokio::task::JoinHandle;
 use super::steps::Line;
 use super::{Kind, Order, Said, Wrong};
 use crate::conformance::Model;
-use crate::shim::wire::{CallError, Connection, InFlight, Method};
+use crate::shim::wire::{CallError, Connection, InFlight, Method, Unread};
 use crate::shim::{CHECK, GoShim, go};
 
-/// How long an answer that is not going to be read is waited for.
-const UNREAD: Duration = Duration::from_secs(2);
+/// How long an answer that is not going to be read is waited for: as long as a VM boots on a slow machine.
+const UNREAD: Duration = Duration::from_secs(120);
 /// A deadline that has passed when the request arrives.
 const TOO_SHORT: Duration = Duration::from_millis(1);
 
@@ -44,6 +46,8 @@ pub(super) struct Player {
     /// runtime-rs' second connection to the agent: it reads lines that never come, and never writes.
     forwarder: Option<UnixStream>,
     monitor: Option<(JoinHandle<()>, oneshot::Receiver<CallError>)>,
+    /// Health checks of the monitor's that were answered.
+    checks: Arc<AtomicU32>,
     /// The long polls of the pause container: they end when it does.
     pub(super) polls: Polls,
     /// The service was restarted: runtime-rs' connection to it is dead.
@@ -74,6 +78,7 @@ impl Player {
             cached: None,
             forwarder: None,
             monitor: None,
+            checks: Arc::default(),
             polls: Polls::default(),
             restarted: false,
             played: false,
@@ -236,7 +241,12 @@ impl Player {
                 let _ = kill(Pid::this(), Signal::SIGKILL);
             }
             Some(Kind::Closed) => drop(connection.begin(method, request, deadline).await),
-            Some(Kind::Reset) => connection.reset(method, request, UNREAD).await,
+            Some(Kind::Reset) => {
+                if connection.reset(method, request, UNREAD).await == Unread::Nothing {
+                    let rule = "the suite itself: only an answer that nobody read makes a close a reset";
+                    return Self::wrong(step, rule, format!("an answer within {UNREAD:?}"), "none");
+                }
+            }
             Some(Kind::TimedOut) => {
                 if let Ok(sent) = connection.begin(method, request, Some(TOO_SHORT)).await {
                     drop(sent.answer::<protobuf::well_known_types::empty::Empty>().await);
@@ -259,7 +269,7 @@ impl Player {
             Model::Rs => (Duration::from_secs(30), Duration::from_secs(90)),
         };
         let (tell, failed) = oneshot::channel();
-        let watched = agent.clone();
+        let (watched, checks) = (agent.clone(), self.checks.clone());
         let monitor = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(pause).await;
@@ -269,6 +279,7 @@ impl Player {
                     drop(tell.send(error));
                     return;
                 }
+                checks.fetch_add(1, Ordering::Relaxed);
             }
         });
         self.monitor = Some((monitor, failed));
@@ -287,9 +298,16 @@ impl Player {
         }
         let mut byte = [0];
         match self.forwarder.as_ref().map(|stream| stream.try_read(&mut byte)) {
+            None => None,
+            Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => None,
             Some(Ok(0)) => Some("the log forwarder's silent connection was closed".to_owned()),
-            _ => None,
+            Some(other) => Some(format!("the log forwarder's silent connection is not silent: {other:?}")),
         }
+    }
+
+    /// How many health checks were answered so far.
+    pub(super) fn checks(&self) -> u32 {
+        self.checks.load(Ordering::Relaxed)
     }
 
     /// Stops watching over the agent.

@@ -26,6 +26,8 @@ enum Deadline {
     Some,
     /// The shim waits for as long as it takes.
     None,
+    /// The same, and it takes as long as the pod lives.
+    Endless,
 }
 
 /// One step of a life.
@@ -51,6 +53,10 @@ const fn poll(name: &'static str) -> Step {
     step(name, Line::Agent, By::Both, Deadline::None)
 }
 
+const fn endless(name: &'static str) -> Step {
+    step(name, Line::Agent, By::Both, Deadline::Endless)
+}
+
 const fn only(by: By, name: &'static str) -> Step {
     step(name, Line::Agent, by, Deadline::Some)
 }
@@ -68,13 +74,13 @@ const ALL: [Step; 49] = [
     only(By::Rs, "monitor.Version"),
     agent("pause.CopyFile"),
     agent("pause.CreateContainer"),
-    poll("GetOOMEvent"),
-    poll("pause.WaitProcess"),
+    endless("GetOOMEvent"),
+    endless("pause.WaitProcess"),
     agent("pause.StartContainer"),
     agent("app.CopyFile"),
     agent("app.CreateContainer"),
     agent("app.StartContainer"),
-    poll("app.WaitProcess"),
+    endless("app.WaitProcess"),
     poll("app.ReadStderr"),
     poll("app.ReadStdout"),
     agent("exec.ExecProcess"),
@@ -123,7 +129,9 @@ impl Step {
     #[must_use]
     pub fn allows(&self, model: Model, kind: Kind) -> bool {
         match kind {
-            Kind::Killed | Kind::Closed | Kind::Reset | Kind::Held => true,
+            Kind::Killed | Kind::Closed | Kind::Held => true,
+            // A reset is a close with an answer unread, and here none comes.
+            Kind::Reset => self.deadline != Deadline::Endless,
             // Neither a call without a deadline, nor Go's StopVM, passes one.
             Kind::TimedOut => {
                 self.deadline == Deadline::Some && !(self.name == "StopVM" && model == Model::Go)
