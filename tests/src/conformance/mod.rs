@@ -5,7 +5,8 @@
 //! written on the bytes ([`crate::shim::wire`]), not with the library that the service is made of. Against a foreign socket only the
 //! public API is used, and what needs a look behind it is skipped with that reason.
 //!
-//! Which fact is held by what; `STEP` stands for every call of [`play::steps`], `*` for both shims:
+//! Which fact is held by what; `STEP` stands for every call of [`play::steps`] the fault can come to, `*` for both
+//! shims:
 //!
 //! | fact | held by |
 //! |---|---|

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use tokio::sync::Mutex;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 
 use super::actor::{Actor, Life, SILENCE};
 use super::cases::{self, Act, Case, Company, Ending, Extent, Held};
@@ -59,21 +59,21 @@ pub async fn run(world: &Arc<World>, choice: &Choice, progress: Progress) -> Rep
             .filter(move |(_, case)| case.company == company)
             .map(|(n, case)| (n, case.clone()))
     };
-    // Each a task of its own: one of the many that is busy must not make the others' clocks late.
-    let together = with(Company::Any).map(|(n, case)| {
-        let task = tokio::spawn(one(world.clone(), case.clone(), progress));
-        async move { (n, task.await.unwrap_or_else(|panic| panicked(world, &case, &panic, progress))) }
-    });
     let jobs = choice.jobs.max(1);
+    // Each a task of its own: one of the many that is busy must not make the others' clocks late.
+    let together = with(Company::Any).map(|(n, case)| Going {
+        n,
+        row: tokio::spawn(one(world.clone(), case.clone(), progress)),
+        case,
+    });
     // Three times as many, because most of a fault's time is waiting.
-    rows.extend(futures::stream::iter(together).buffer_unordered(jobs * 3).collect::<Vec<_>>().await);
-    let mut going = Vec::new();
+    let together = futures::stream::iter(together).map(|going| going.row(world, progress));
+    rows.extend(together.buffer_unordered(jobs * 3).collect::<Vec<_>>().await);
+    let mut held = Vec::new();
     for group in with(Company::Restart).collect::<Vec<_>>().chunks(jobs) {
-        going.extend(restart_under(world, group, progress).await);
+        held.extend(restart_under(world, group, progress).await);
     }
-    for gone in going {
-        rows.extend(gone.await.ok());
-    }
+    rows.extend(join_all(held.into_iter().map(|going| going.row(world, progress))).await);
     for (n, case) in with(Company::Alone) {
         rows.push((n, one(world.clone(), case, progress).await));
     }
@@ -111,9 +111,22 @@ async fn within<T>(case: &str, work: impl Future<Output = Result<T, Not>>) -> Re
     })
 }
 
-fn panicked(world: &World, case: &Case, panic: &JoinError, progress: Progress) -> Row {
-    let told = wrong(&case.name, "the suite itself", "the case's end", panic.to_string());
-    row(world, case, Err(told), Instant::now(), progress)
+/// A case on a task of its own.
+struct Going {
+    n: usize,
+    case: Case,
+    row: JoinHandle<Row>,
+}
+
+impl Going {
+    /// What it came to; a task that panicked, too, has a line.
+    async fn row(self, world: &World, progress: Progress) -> (usize, Row) {
+        let ended = self.row.await.unwrap_or_else(|panic| {
+            let told = wrong(&self.case.name, "the suite itself", "the case's end", panic.to_string());
+            row(world, &self.case, Err(told), Instant::now(), progress)
+        });
+        (self.n, ended)
+    }
 }
 
 fn cannot(world: &World, case: &Case) -> Option<String> {
@@ -148,16 +161,12 @@ fn row(world: &World, case: &Case, ending: Ending, began: Instant, progress: Pro
 
 /// Brings every life of the group to its step, restarts the service under all of them, and lets them live to their ends. That they go is
 /// waited for by what is answered.
-async fn restart_under(
-    world: &Arc<World>,
-    group: &[(usize, Case)],
-    progress: Progress,
-) -> Vec<JoinHandle<(usize, Row)>> {
+async fn restart_under(world: &Arc<World>, group: &[(usize, Case)], progress: Progress) -> Vec<Going> {
     let began = Instant::now();
     if let Some(reason) = group.first().and_then(|(_, case)| cannot(world, case)) {
         let skipped = |(n, case): &(usize, Case)| {
-            let told = (*n, row(world, case, Err(Not::Skipped(reason.clone())), began, progress));
-            tokio::spawn(async move { told })
+            let told = row(world, case, Err(Not::Skipped(reason.clone())), began, progress);
+            Going { n: *n, case: case.clone(), row: tokio::spawn(async move { told }) }
         };
         return group.iter().map(skipped).collect();
     }
@@ -178,11 +187,12 @@ async fn restart_under(
     let names = group.iter().map(|(_, case)| case.name.clone());
     let finished = join_all(names.zip(held).map(finish)).await;
     let gone = group.iter().cloned().zip(finished).map(|((n, case), life)| {
-        let world = world.clone();
-        tokio::spawn(async move {
-            let ending = within(&case.name, async { life?.gone().await }).await;
-            (n, row(&world, &case, ending, began, progress))
-        })
+        let (world, own) = (world.clone(), case.clone());
+        let row = tokio::spawn(async move {
+            let ending = within(&own.name, async { life?.gone().await }).await;
+            row(&world, &own, ending, began, progress)
+        });
+        Going { n, case, row }
     });
     gone.collect()
 }

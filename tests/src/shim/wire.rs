@@ -3,20 +3,21 @@
 //! Not the ttrpc crate, which the service under test is made of: the two would agree with each other in what is wrong. It also does
 //! what no well-meant client does: it says half a request, and closes with an answer unread. Unary calls only; there are no others.
 
+mod reset;
+
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{MsgFlags, recv};
 use peerpods_proto::ttrpc::envelope::{KeyValue, Request, Response};
 use protobuf::Message;
-use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+pub use reset::Unread;
 
 /// The longest payload a peer takes.
 pub const MAX_PAYLOAD: usize = 4 << 20;
@@ -93,15 +94,6 @@ pub struct Connection {
     reader: JoinHandle<()>,
     /// What goes with every request of this connection.
     metadata: Vec<KeyValue>,
-}
-
-/// What lies in a connection's socket when it is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread {
-    /// An answer: the connection is reset.
-    Answer,
-    /// Nothing: it is closed.
-    Nothing,
 }
 
 /// A call that was sent.
@@ -209,43 +201,6 @@ impl Connection {
         deadline: Option<Duration>,
     ) -> Result<A, CallError> {
         self.begin(method, request, deadline).await?.answer().await
-    }
-
-    /// Sends a request, lets its answer arrive, and reads nothing any more: who drops the connection now resets it. A unix socket is reset
-    /// by closing it with something unread and by nothing else, so when no answer comes within `patience` this answers [`Unread::Nothing`]
-    /// and dropping the connection is an ordinary close.
-    pub async fn reset(&self, method: Method, request: &impl Message, patience: Duration) -> Unread {
-        self.reader.abort();
-        while !self.reader.is_finished() {
-            tokio::task::yield_now().await;
-        }
-        let payload = request.write_to_bytes().unwrap_or_default();
-        let request = envelope(method, payload, None, &self.metadata);
-        let mut bytes = header(request.len(), self.next_stream(), REQUEST).to_vec();
-        bytes.extend_from_slice(&request);
-        if write_all(&self.stream, &bytes).await.is_err() {
-            return Unread::Nothing;
-        }
-        match tokio::time::timeout(patience, self.unread()).await {
-            Ok(true) => Unread::Answer,
-            Ok(false) | Err(_) => Unread::Nothing,
-        }
-    }
-
-    /// Waits for something to read, without reading it; false when that is the end.
-    async fn unread(&self) -> bool {
-        loop {
-            if self.stream.readable().await.is_err() {
-                return false;
-            }
-            let peeked = self.stream.try_io(Interest::READABLE, || {
-                Ok(recv(self.stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK)?)
-            });
-            match peeked {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                peeked => return matches!(peeked, Ok(1..)),
-            }
-        }
     }
 
     /// Whether the peer has closed, or the connection broke.
