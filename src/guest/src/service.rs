@@ -9,6 +9,7 @@
 //! The port opens as soon as the keys are known, so that an early caller is queued by the kernel and need not come again. Its handshake
 //! waits until the agent is started: on one virtual CPU it would only delay the pod's network. The far end waits for the agent's socket.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +37,9 @@ use crate::user_data::{self, UserDataError};
 const ROUTE_PATIENCE: Duration = Duration::from_secs(30);
 /// How often a route to the worker is looked for.
 const ROUTE_RETRY: Duration = Duration::from_millis(200);
+
+/// How often it is made sure that others are kept out of the pod's tunnels.
+const KEEP: Duration = Duration::from_secs(60);
 
 /// Why the service ended, or never began. The text names the step.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +97,10 @@ pub async fn run(args: &Args, shutdown: CancellationToken) -> Result<(), Service
     say_step("listening", args.listen);
     let tunnel = GuestTunnel { podns: args.podns.clone() };
     let result = match shutdown.run_until_cancelled(set_up(args, &told, &tunnel)).await {
-        Some(Ok(agent)) => live(agent, port, &shutdown).await,
+        Some(Ok(agent)) => tokio::select! {
+            result = live(agent, port, &shutdown) => result,
+            never = keep(&tunnel, told.config.pod_network.as_ref()) => match never {},
+        },
         Some(Err(error)) => Err(error),
         None => Ok(()),
     };
@@ -195,6 +202,18 @@ async fn live(mut agent: Agent, port: Port, shutdown: &CancellationToken) -> Res
     }
     agent.stop().await;
     Ok(())
+}
+
+/// Keeps others out of the pod's tunnels, whatever flushes the VM's firewall.
+async fn keep(tunnel: &GuestTunnel, network: Option<&PodNetwork>) -> Infallible {
+    loop {
+        sleep(KEEP).await;
+        let Some(network) = network else { continue };
+        if let Err(error) = tunnel.keep(network).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "cannot see whether the pod's tunnel is guarded; trying again");
+        }
+    }
 }
 
 async fn tear_down(tunnel: &GuestTunnel, network: Option<&PodNetwork>) {

@@ -33,6 +33,7 @@ mod rpc;
 mod service;
 pub mod socket;
 pub mod state;
+mod tunnels;
 mod turns;
 
 use std::fs;
@@ -183,6 +184,7 @@ async fn assemble(
     let taken_over = records.len();
     service.resume(records);
     service.sweep_for_orphans();
+    service.keep_tunnels();
     info!(version = rpc::VERSION, taken_over, provider = service.provider(), "ready");
     Ok((service, unusable))
 }

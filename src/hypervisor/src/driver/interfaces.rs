@@ -16,9 +16,9 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::record::{Record, SecondaryRecord, TunnelRecord};
 
-/// How long the kernel is given to remove the devices of a namespace that is gone.
-const VNI_PATIENCE: Duration = Duration::from_secs(5);
-const VNI_POLL: Duration = Duration::from_millis(200);
+/// How long the kernel is given to remove the devices of a namespace that is gone, and other programs to be done with the firewall.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(200);
 
 /// A pod's network in a few words.
 pub(super) fn summary(pod: &ObservedPod) -> String {
@@ -52,7 +52,7 @@ pub(super) fn assign(context: &Context, record: &mut Record, pod: &ObservedPod) 
 }
 
 /// The tunnels that a record says may exist, the primary interface's first.
-pub(super) fn tunnel_specs(record: &Record) -> Vec<TunnelSpec> {
+pub(crate) fn tunnel_specs(record: &Record) -> Vec<TunnelSpec> {
     let Some(tunnel) = &record.tunnel else { return Vec::new() };
     let primary = (record.vni, &tunnel.pod_interface);
     let others = record.secondary.iter().map(|one| (one.vni, &one.pod_interface));
@@ -147,12 +147,15 @@ impl Start {
         Ok(())
     }
 
-    /// An identifier in use may be that of a pod whose namespace the kernel is still removing.
+    /// An identifier in use may be that of a pod whose namespace the kernel is still removing; and other programs of this node do not
+    /// change its firewall for ever.
     async fn set_up_tunnel(&self, spec: &TunnelSpec, began: Instant) -> Result<(), TunnelError> {
         loop {
             match self.context.parts.tunnel.setup(&self.record.netns, spec).await {
-                Err(TunnelError::VniInUse { .. }) if began.elapsed() < VNI_PATIENCE => {
-                    tokio::time::sleep(VNI_POLL).await;
+                Err(TunnelError::VniInUse { .. } | TunnelError::Overtaken { .. })
+                    if began.elapsed() < PATIENCE =>
+                {
+                    tokio::time::sleep(POLL).await;
                 }
                 done => return done,
             }

@@ -35,7 +35,7 @@ impl From<Guarding> for Change {
     fn from(guarding: Guarding) -> Self {
         match guarding {
             Guarding::Admit { vni, port, peer } => {
-                Self::Admit(Peer { vni, port, address: peer.to_canonical(), netns: None })
+                Self::Admit(vec![Peer { vni, port, address: peer.to_canonical(), netns: None }])
             }
             Guarding::Withdraw { vni, port } => Self::Withdraw { vni, port },
             Guarding::Collect => Self::Collect,

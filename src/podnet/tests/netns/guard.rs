@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use peerpods_podnet::{Tunnel, VxlanTunnel, pod_netns};
+use peerpods_podnet::{GuestTunnel, LaidTunnel, Tunnel, VxlanTunnel, pod_netns};
 use peerpods_test_require::{Need, require};
 
 use crate::bed::{Bed, NEEDS, NODE_IP, Ns, PORT, Pod, VM_IP, counter, inside, ip, must, on, ping};
@@ -351,6 +351,65 @@ fn a_table_that_somebody_damaged_is_whole_after_the_next_setup() {
     two.setup_worker().unwrap();
     assert_eq!(uncounted(&table(&bed.worker.0)), whole);
     assert!(one.vm_answers() && two.vm_answers() && ping(&one.podns.0, NODE_IP, &[]));
+}
+
+#[test]
+fn a_ruleset_that_was_flushed_guards_all_tunnels_again_in_one_look() {
+    if !can("a_ruleset_that_was_flushed_guards_all_tunnels_again_in_one_look") {
+        return;
+    }
+    let bed = Bed::new();
+    let (one, two) = (bed.pod(5, VNI), bed.pod(6, VNI + 1));
+    one.setup();
+    two.setup();
+    let laid = || {
+        let of = |pod: &Pod| LaidTunnel { netns: pod.netns.path.clone(), spec: pod.spec.clone() };
+        vec![of(&one), of(&two)]
+    };
+    let keep = || {
+        inside(&bed.worker.0, || async { VxlanTunnel::new().keep(&laid).await.unwrap() });
+        for pod in [&one, &two] {
+            let (guest, network) = (GuestTunnel { podns: pod.podns.path() }, pod.network());
+            inside(&bed.vm.0, || async { guest.keep(&network).await.unwrap() });
+        }
+    };
+    for home in [&bed.worker.0, &bed.vm.0] {
+        let whole = uncounted(&table(home));
+        for damage in [&["flush", "ruleset"][..], &["flush", "set", "inet", "peerpods", "peers4"]] {
+            nft(home, damage);
+            keep();
+            assert_eq!(uncounted(&table(home)), whole, "{home} {damage:?}");
+        }
+    }
+    assert!(one.vm_answers() && two.vm_answers());
+    let generation = || nft(&bed.worker.0, &["list", "ruleset"]);
+    let before = generation();
+    keep();
+    assert_eq!(generation(), before, "a whole one is left alone, counters and all");
+    inside(&bed.worker.0, || async { VxlanTunnel::new().keep(&Vec::new).await.unwrap() });
+    assert!(has_table(&bed.worker.0), "what is not named is not withdrawn");
+}
+
+#[test]
+fn a_change_whose_caller_went_away_is_not_done_after_a_later_one() {
+    if !can("a_change_whose_caller_went_away_is_not_done_after_a_later_one") {
+        return;
+    }
+    let bed = Bed::new();
+    let pod = bed.pod(5, VNI);
+    let laid = || vec![LaidTunnel { netns: pod.netns.path.clone(), spec: pod.spec.clone() }];
+    inside(&bed.worker.0, || async {
+        let tunnel = VxlanTunnel::new();
+        for patience in 0..20 {
+            // Dropped somewhere in the middle: the thread that changes the table does not know.
+            let kept = tokio::time::timeout(Duration::from_micros(100 * patience), tunnel.keep(&laid)).await;
+            drop(kept);
+            tunnel.teardown(&pod.netns.path, &pod.spec).await.unwrap();
+            assert!(!has_table(&bed.worker.0), "after {patience}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(!has_table(&bed.worker.0), "long after {patience}");
+        }
+    });
 }
 
 #[test]
