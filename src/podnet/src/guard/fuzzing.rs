@@ -1,5 +1,7 @@
 //! What guarding tunnels does upon what nf_tables answered, for `tests/fuzz`; and what a kernel would make of it.
 
+#![expect(clippy::panic, reason = "a message that a kernel would refuse is a finding")]
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
