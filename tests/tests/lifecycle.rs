@@ -158,8 +158,8 @@ fn what_a_lost_record_left_is_collected_when_the_service_starts() {
         use peerpods_podnet::{Tunnel as _, TunnelSpec, VxlanTunnel};
         let lost = Pod::new(9).await;
         let remote = "10.151.0.9".parse().unwrap();
-        let spec =
-            TunnelSpec { vni: 600_000, port: 9000, remote, pod_interface: "eth0".to_owned(), ordinal: 0 };
+        let pod_interface = "eth0".to_owned();
+        let spec = TunnelSpec { vni: 600_000, port: 9000, local: None, remote, pod_interface, ordinal: 0 };
         VxlanTunnel::new().setup(&lost.path, &spec).await.unwrap();
         lost.remove().await;
         assert!(output("nft", &["list", "tables"]).contains("peerpods"));

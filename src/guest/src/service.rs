@@ -91,10 +91,12 @@ pub enum ServiceError {
 pub async fn run(args: &Args, shutdown: CancellationToken) -> Result<(), ServiceError> {
     let Some(told) = shutdown.run_until_cancelled(message(args)).await else { return Ok(()) };
     let mut told = told?;
-    let port = Port::open(args, &told.config).await?;
+    let worker = told.config.pod_network.as_ref().map(|network| network.worker_node_ip.addr());
+    let address = args.listen(worker);
+    let port = Port::open(address, args, &told.config).await?;
     // The gate has the token now, and wipes it.
     told.config.admission = None;
-    say_step("listening", args.listen);
+    say_step("listening", address);
     let tunnel = GuestTunnel { podns: args.podns.clone() };
     let result = match shutdown.run_until_cancelled(set_up(args, &told, &tunnel)).await {
         Some(Ok(agent)) => tokio::select! {
@@ -123,7 +125,7 @@ async fn set_up(args: &Args, told: &Provisioned, tunnel: &GuestTunnel) -> Result
     match &told.config.pod_network {
         Some(network) => {
             lay(tunnel, network).await?;
-            tell_off(args, told).await;
+            tell_off(args, told, network).await;
             let all: Vec<String> = network.carried().iter().map(|c| shown(&c.interface)).collect();
             say_step("pod network", all.join(", "));
             tokio::spawn(announce(tunnel.clone(), network.clone()));
@@ -158,8 +160,10 @@ async fn announce(tunnel: GuestTunnel, network: PodNetwork) {
 }
 
 /// The pod learns at once what it cannot reach. The worker keeps it from there; without this it would only wait.
-async fn tell_off(args: &Args, told: &Provisioned) {
-    if let Err(error) = refuse(&args.podns, &told.config.blocked_addresses).await {
+async fn tell_off(args: &Args, told: &Provisioned, network: &PodNetwork) {
+    if let Err(error) =
+        refuse(&args.podns, network.worker_node_ip.addr(), &told.config.blocked_addresses).await
+    {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(error, "the pod will wait in vain for what it cannot reach");
     }
@@ -230,11 +234,10 @@ struct Port {
 }
 
 impl Port {
-    async fn open(args: &Args, config: &ApfConfig) -> Result<Self, ServiceError> {
+    async fn open(address: SocketAddr, args: &Args, config: &ApfConfig) -> Result<Self, ServiceError> {
         let far = Far::new(far_config(args, config)?);
-        let listener = TcpListener::bind(args.listen)
-            .await
-            .map_err(|source| ServiceError::Listen { address: args.listen, source })?;
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| ServiceError::Listen { address, source })?;
         Ok(Self { listener, far })
     }
 

@@ -69,7 +69,7 @@ mod tests {
         publisher.enter(State::Starting);
         assert_eq!(kept(), [], "no address is known yet");
         let remote = "10.0.0.2".parse().unwrap();
-        record.tunnel = Some(TunnelRecord { pod_interface: "eth0".into(), remote });
+        record.tunnel = Some(TunnelRecord { pod_interface: "eth0".into(), remote, local: None });
         publisher.record(&record);
         for (state, expected) in [
             (State::Created, 0),

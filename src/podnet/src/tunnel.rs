@@ -15,6 +15,9 @@ pub struct TunnelSpec {
     pub vni: u32,
     /// UDP port at both ends.
     pub port: u16,
+    /// The source address of the tunnel's packets, the one the guest knows this worker by: it takes them from no other. `None` leaves it
+    /// to the routes, as older programs did.
+    pub local: Option<IpAddr>,
     /// The VM's address.
     pub remote: IpAddr,
     /// The pod interface to join, as [`Tunnel::observe`] named it.

@@ -147,7 +147,8 @@ impl Place {
         let link = links.iter().find(|l| l.index == towards.link);
         let device = link.map(|l| l.mtu).ok_or(TunnelError::Unreachable { address: worker })?;
         let ipv6 = self.podns.quiet_ipv6().await?;
-        Ok(Underlay { mtu: towards.mtu.map_or(device, |route| route.min(device)), ipv6 })
+        let mtu = towards.mtu.map_or(device, |route| route.min(device));
+        Ok(Underlay { mtu, ipv6, local: towards.source })
     }
 
     async fn observe(&self, interface: &str) -> Result<State, TunnelError> {

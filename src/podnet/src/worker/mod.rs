@@ -253,9 +253,10 @@ impl Place {
                 self.pod_link.add_redirect(index(*end), index(end.other()), end.priority()).await
             }
             Step::AddBlock => self.pod_link.add_program(device, plan::PRIORITY, block).await,
+            Step::ReplaceBlock(old) => self.pod_link.replace_program(device, old, block).await,
         };
         match done {
-            Err(error) if *step == Step::AddBlock && said(&error, &[Errno::ENOENT]) => {
+            Err(error) if step.is_block() && said(&error, &[Errno::ENOENT]) => {
                 let what = "a kernel without the classifier cls_bpf (modprobe cls_bpf): the pod could not be kept from its VM \
                             and from metadata services";
                 Err(TunnelError::Unsupported { what: what.to_owned() })
