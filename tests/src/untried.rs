@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use async_trait::async_trait;
-use peerpods_podnet::{Probe, Tunnel, TunnelError, TunnelSpec, VxlanTunnel};
+use peerpods_podnet::{LaidTunnel, Probe, Tunnel, TunnelError, TunnelSpec, VxlanTunnel};
 use peerpods_podvm::network::ObservedPod;
 
 /// The argument with which `peerpods-test-node` takes tunnels on trust.
@@ -34,6 +34,10 @@ impl Tunnel for UntriedTunnel {
 
     async fn verify(&self, _: &Path, _: &TunnelSpec, _: Probe) -> Result<(), TunnelError> {
         Ok(())
+    }
+
+    async fn keep(&self, laid: &(dyn Fn() -> Vec<LaidTunnel> + Sync)) -> Result<(), TunnelError> {
+        self.0.keep(laid).await
     }
 
     async fn collect(&self) -> Result<(), TunnelError> {

@@ -123,6 +123,32 @@ fn a_pod_is_kept_from_its_vm_and_from_metadata_services_and_others_from_the_pod(
 }
 
 #[test]
+fn a_firewall_that_somebody_flushed_guards_every_running_pod_again() {
+    const TEST: &str = "a_firewall_that_somebody_flushed_guards_every_running_pod_again";
+    if !require(TEST, NEEDS) || !require(TEST, &[Need::Program("nft")]) {
+        return;
+    }
+    in_private_network(|| async {
+        let mut node = Node::with_guests(|config| config.keep_interval = Duration::from_millis(200)).await;
+        let (one, two, shim) = (Pod::new(1).await, Pod::new(2).await, node.shim());
+        for (n, pod) in [(1, &one), (2, &two)] {
+            shim.create(&id(n), &pod.path).await.unwrap();
+            shim.start(&id(n)).await.unwrap();
+        }
+        run("nft", &["flush", "ruleset"]);
+        let guarded = || output("nft", &["list", "ruleset"]).matches(", pod ").count();
+        eventually("both pods are guarded again", || async { guarded() == 2 }).await;
+        shim.stop(&id(1)).await.unwrap();
+        eventually("the one that goes is not kept", || async { guarded() == 1 }).await;
+        shim.stop(&id(2)).await.unwrap();
+        node.assert_nothing_left().await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!(output("nft", &["list", "tables"]), "");
+        node.shut_down().await;
+    });
+}
+
+#[test]
 fn what_a_lost_record_left_is_collected_when_the_service_starts() {
     const TEST: &str = "what_a_lost_record_left_is_collected_when_the_service_starts";
     if !require(TEST, NEEDS) || !require(TEST, &[Need::Program("nft")]) {
@@ -132,8 +158,8 @@ fn what_a_lost_record_left_is_collected_when_the_service_starts() {
         use peerpods_podnet::{Tunnel as _, TunnelSpec, VxlanTunnel};
         let lost = Pod::new(9).await;
         let remote = "10.151.0.9".parse().unwrap();
-        let spec =
-            TunnelSpec { vni: 600_000, port: 9000, remote, pod_interface: "eth0".to_owned(), ordinal: 0 };
+        let pod_interface = "eth0".to_owned();
+        let spec = TunnelSpec { vni: 600_000, port: 9000, local: None, remote, pod_interface, ordinal: 0 };
         VxlanTunnel::new().setup(&lost.path, &spec).await.unwrap();
         lost.remove().await;
         assert!(output("nft", &["list", "tables"]).contains("peerpods"));

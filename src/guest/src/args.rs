@@ -1,11 +1,14 @@
 //! The command line. As PID 1 there is none, and everything is at its default.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
+
+/// Where stock parts expect the agent link.
+const AGENT_PORT: u16 = 15150;
 
 /// Says what this guest can, for people and for who builds an image with it.
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\n", "peerpods-guest can: admission/1");
@@ -23,9 +26,9 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub user_data_wait: Duration,
 
-    /// Where the agent link is served.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:15150")]
-    pub listen: SocketAddr,
+    /// Where the agent link is served. Without it: port 15150 of all addresses of the worker's family.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
 
     /// The pod's network namespace; made when missing.
     #[arg(long, value_name = "PATH", default_value = "/run/netns/podns")]
@@ -48,6 +51,18 @@ pub struct Args {
     pub log_level: LevelFilter,
 }
 
+impl Args {
+    /// Where the agent link is served to the worker of this address.
+    #[must_use]
+    pub fn listen(&self, worker: Option<IpAddr>) -> SocketAddr {
+        let all = match worker.map(|worker| worker.to_canonical()) {
+            Some(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            Some(IpAddr::V4(_)) | None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
+        self.listen.unwrap_or(SocketAddr::new(all, AGENT_PORT))
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_secs)
 }
@@ -59,7 +74,13 @@ mod tests {
     #[test]
     fn without_flags_everything_is_where_stock_parts_expect_it() {
         let args = Args::parse_from(["peerpods-guest"]);
-        assert_eq!(args.listen.port(), 15150);
+        let listens = |worker: &str| args.listen(worker.parse().ok()).to_string();
+        assert_eq!(listens(""), "0.0.0.0:15150");
+        assert_eq!(listens("10.0.0.1"), "0.0.0.0:15150");
+        assert_eq!(listens("::ffff:10.0.0.1"), "0.0.0.0:15150");
+        assert_eq!(listens("fd00::1"), "[::]:15150");
+        let told = Args { listen: "127.0.0.1:1".parse().ok(), ..args.clone() };
+        assert_eq!(told.listen("fd00::1".parse().ok()).to_string(), "127.0.0.1:1");
         assert_eq!(args.run_dir, PathBuf::from("/run/peerpod"));
         assert_eq!(args.podns, PathBuf::from("/run/netns/podns"));
         assert!(!args.agent_socket.starts_with("/run/kata-containers"));

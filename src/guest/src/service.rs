@@ -9,6 +9,7 @@
 //! The port opens as soon as the keys are known, so that an early caller is queued by the kernel and need not come again. Its handshake
 //! waits until the agent is started: on one virtual CPU it would only delay the pod's network. The far end waits for the agent's socket.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +37,9 @@ use crate::user_data::{self, UserDataError};
 const ROUTE_PATIENCE: Duration = Duration::from_secs(30);
 /// How often a route to the worker is looked for.
 const ROUTE_RETRY: Duration = Duration::from_millis(200);
+
+/// How often it is made sure that others are kept out of the pod's tunnels.
+const KEEP: Duration = Duration::from_secs(60);
 
 /// Why the service ended, or never began. The text names the step.
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +91,18 @@ pub enum ServiceError {
 pub async fn run(args: &Args, shutdown: CancellationToken) -> Result<(), ServiceError> {
     let Some(told) = shutdown.run_until_cancelled(message(args)).await else { return Ok(()) };
     let mut told = told?;
-    let port = Port::open(args, &told.config).await?;
+    let worker = told.config.pod_network.as_ref().map(|network| network.worker_node_ip.addr());
+    let address = args.listen(worker);
+    let port = Port::open(address, args, &told.config).await?;
     // The gate has the token now, and wipes it.
     told.config.admission = None;
-    say_step("listening", args.listen);
+    say_step("listening", address);
     let tunnel = GuestTunnel { podns: args.podns.clone() };
     let result = match shutdown.run_until_cancelled(set_up(args, &told, &tunnel)).await {
-        Some(Ok(agent)) => live(agent, port, &shutdown).await,
+        Some(Ok(agent)) => tokio::select! {
+            result = live(agent, port, &shutdown) => result,
+            never = keep(&tunnel, told.config.pod_network.as_ref()) => match never {},
+        },
         Some(Err(error)) => Err(error),
         None => Ok(()),
     };
@@ -116,7 +125,7 @@ async fn set_up(args: &Args, told: &Provisioned, tunnel: &GuestTunnel) -> Result
     match &told.config.pod_network {
         Some(network) => {
             lay(tunnel, network).await?;
-            tell_off(args, told).await;
+            tell_off(args, told, network).await;
             let all: Vec<String> = network.carried().iter().map(|c| shown(&c.interface)).collect();
             say_step("pod network", all.join(", "));
             tokio::spawn(announce(tunnel.clone(), network.clone()));
@@ -151,8 +160,10 @@ async fn announce(tunnel: GuestTunnel, network: PodNetwork) {
 }
 
 /// The pod learns at once what it cannot reach. The worker keeps it from there; without this it would only wait.
-async fn tell_off(args: &Args, told: &Provisioned) {
-    if let Err(error) = refuse(&args.podns, &told.config.blocked_addresses).await {
+async fn tell_off(args: &Args, told: &Provisioned, network: &PodNetwork) {
+    if let Err(error) =
+        refuse(&args.podns, network.worker_node_ip.addr(), &told.config.blocked_addresses).await
+    {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(error, "the pod will wait in vain for what it cannot reach");
     }
@@ -197,6 +208,18 @@ async fn live(mut agent: Agent, port: Port, shutdown: &CancellationToken) -> Res
     Ok(())
 }
 
+/// Keeps others out of the pod's tunnels, whatever flushes the VM's firewall.
+async fn keep(tunnel: &GuestTunnel, network: Option<&PodNetwork>) -> Infallible {
+    loop {
+        sleep(KEEP).await;
+        let Some(network) = network else { continue };
+        if let Err(error) = tunnel.keep(network).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "cannot see whether the pod's tunnel is guarded; trying again");
+        }
+    }
+}
+
 async fn tear_down(tunnel: &GuestTunnel, network: Option<&PodNetwork>) {
     let Some(network) = network else { return };
     if let Err(error) = tunnel.teardown(network).await {
@@ -211,11 +234,10 @@ struct Port {
 }
 
 impl Port {
-    async fn open(args: &Args, config: &ApfConfig) -> Result<Self, ServiceError> {
+    async fn open(address: SocketAddr, args: &Args, config: &ApfConfig) -> Result<Self, ServiceError> {
         let far = Far::new(far_config(args, config)?);
-        let listener = TcpListener::bind(args.listen)
-            .await
-            .map_err(|source| ServiceError::Listen { address: args.listen, source })?;
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| ServiceError::Listen { address, source })?;
         Ok(Self { listener, far })
     }
 

@@ -42,6 +42,11 @@ pub(crate) fn pause(step: Duration, hint: Option<Duration>, roll: f64) -> Durati
     hint.unwrap_or_default().min(LONGEST_HINT) + step.mul_f64(roll.clamp(0.0, 1.0))
 }
 
+/// Give or take a tenth, so that what is done again and again everywhere is not done in step.
+pub(crate) fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
 /// How long the provider asked to wait, when the error is one of a provider that did.
 pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<Duration> {
     error.downcast_ref::<ProviderError>().and_then(|error| error.retry_after)

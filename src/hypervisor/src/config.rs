@@ -45,6 +45,8 @@ pub struct Config {
     pub gc_grace: Duration,
     /// How often sandboxes are looked at for a vanished network namespace or an expired [`Config::unstarted_ttl`].
     pub sweep_interval: Duration,
+    /// How often it is made sure that others are kept out of the tunnels, give or take a tenth.
+    pub keep_interval: Duration,
     /// How long starts in flight may go on after the service was asked to end; then they are unwound. The process ends some seconds
     /// later at the latest, so 20 s fit the 30 s that Kubernetes gives a container.
     pub drain_timeout: Duration,
@@ -121,6 +123,7 @@ impl Default for Config {
             gc_interval: Duration::from_secs(60),
             gc_grace: Duration::from_secs(120),
             sweep_interval: Duration::from_secs(10),
+            keep_interval: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(20),
             host_interface: None,
             guest_identity: GuestIdentity::default(),

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use peerpods_agentlink::Link;
@@ -18,6 +17,7 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
+use crate::path_mtu::PathMtu;
 use crate::readiness::{Readiness, Ready};
 use crate::turns::Turns;
 
@@ -57,24 +57,6 @@ impl Context {
     /// same.
     pub(crate) fn ready(&self) -> Result<Arc<Ready>, Failure> {
         self.readiness.now()
-    }
-}
-
-/// What the network to VMs was found to carry, in bytes: the smallest that a start came to grief over. Not kept over a restart.
-#[derive(Debug)]
-pub(crate) struct PathMtu(AtomicU32);
-
-impl PathMtu {
-    pub(crate) fn unknown() -> Self {
-        Self(AtomicU32::new(u32::MAX))
-    }
-
-    pub(crate) fn learn(&self, carried: u32) {
-        self.0.fetch_min(carried, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -28,12 +28,14 @@ pub mod journal;
 pub mod ledger;
 pub mod lifecycle;
 pub mod orphans;
+mod path_mtu;
 mod readiness;
 pub mod record;
 mod rpc;
 mod service;
 pub mod socket;
 pub mod state;
+mod tunnels;
 mod turns;
 
 use std::fs;
@@ -55,8 +57,9 @@ pub use lifecycle::{Lifecycle, Status};
 pub use service::Service;
 
 use crate::capacity::Capacity;
-use crate::context::{Context, PathMtu, Vnis};
+use crate::context::{Context, Vnis};
 use crate::journal::{JournalError, Loaded, Salvaged};
+use crate::path_mtu::PathMtu;
 use crate::readiness::Readiness;
 use crate::socket::SocketError;
 use crate::turns::Turns;
@@ -184,6 +187,7 @@ async fn assemble(
     let taken_over = records.len();
     service.resume(records);
     service.sweep_for_orphans();
+    service.keep_tunnels();
     info!(version = rpc::VERSION, taken_over, provider = service.provider(), "ready");
     Ok((service, unusable))
 }
@@ -246,7 +250,7 @@ async fn prepare(config: Config, parts: Parts) -> Result<(Context, Vec<record::R
     let capacity = Capacity::new(config.limit_per_node, &records);
     let turns = Turns::new();
     let unreadable = salvaged.into_iter().map(|found| (found.sandbox, found.vni)).collect();
-    let path_mtu = PathMtu::unknown();
+    let path_mtu = PathMtu::default();
     let context = Context {
         config,
         parts,

@@ -30,6 +30,9 @@ pub struct TunnelRecord {
     pub pod_interface: String,
     /// The VM's address.
     pub remote: IpAddr,
+    /// This node's address that the VM was told; `None` where an older program laid the tunnel, and where it is not on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<IpAddr>,
 }
 
 /// A further interface of the pod, which has a VXLAN of its own beside the primary's.

@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::orphans::{self, Sweep};
 use crate::record::Record;
 use crate::state::{Published, Publisher};
+use crate::tunnels;
 
 /// Requests that may wait for one driver.
 const QUEUE: usize = 32;
@@ -94,6 +95,11 @@ impl Service {
     /// Looks for VMs nobody owns from now on, until the service ends.
     pub(crate) fn sweep_for_orphans(&self) {
         self.drivers.spawn(orphans::run(self.clone()));
+    }
+
+    /// Keeps others out of the tunnels from now on, until the service ends.
+    pub(crate) fn keep_tunnels(&self) {
+        self.drivers.spawn(tunnels::run(self.clone()));
     }
 
     /// Gives a sandbox that nobody owns to a new driver. False when somebody owns it, or when the service is at its end: drivers let

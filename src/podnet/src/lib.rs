@@ -29,5 +29,5 @@ pub use guest::GuestTunnel;
 pub use node::worker_address;
 pub use pod_netns::{PodNetns, PodNetnsSpec};
 pub use probe::Probe;
-pub use tunnel::{Tunnel, TunnelError, TunnelSpec};
+pub use tunnel::{LaidTunnel, Tunnel, TunnelError, TunnelSpec};
 pub use worker::{VxlanTunnel, try_out_block};

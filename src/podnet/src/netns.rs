@@ -83,11 +83,16 @@ impl Netns {
 /// IPv6 in a namespace.
 impl Netns {
     /// Has devices made from here on take no address and no route by themselves, neither from router advertisements nor by making up a
-    /// link-local one, and count theirs without looking for duplicates. False when the kernel has no IPv6.
+    /// link-local one, and count theirs without looking for duplicates. False when the kernel has no IPv6, or gives these devices none.
     pub(crate) async fn quiet_ipv6(&self) -> Result<bool, TunnelError> {
         let file = Arc::clone(&self.file);
         on_thread(move || {
             setns(&*file, CloneFlags::CLONE_NEWNET)?;
+            if sysctl("all", DISABLED)?.is_some_and(|on| on == "1")
+                || sysctl("default", DISABLED)?.is_none_or(|on| on == "1")
+            {
+                return Ok(false);
+            }
             QUIET.iter().try_fold(true, |all, (key, value)| Ok(all && set_sysctl(key, value)?))
         })
         .await
@@ -108,18 +113,26 @@ impl Netns {
 }
 
 /// Where `/proc/sys/net` is that of the namespace of the thread that opens a file there.
-const DEFAULTS: &str = "/proc/sys/net/ipv6/conf/default";
+const IPV6: &str = "/proc/sys/net/ipv6/conf";
+/// Set by a person, or for all namespaces by the kernel's option `ipv6.disable_ipv6`.
+const DISABLED: &str = "disable_ipv6";
 const QUIET: [(&str, &str); 4] =
     [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("addr_gen_mode", "1")];
 
-fn set_sysctl(key: &str, value: &str) -> io::Result<bool> {
-    let path = Path::new(DEFAULTS).join(key);
-    match fs::read_to_string(&path) {
-        Ok(now) if now.trim() == value => return Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        _ => {}
+/// `None` when the kernel has no such setting.
+fn sysctl(of: &str, key: &str) -> io::Result<Option<String>> {
+    match fs::read_to_string(Path::new(IPV6).join(of).join(key)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        now => Ok(Some(now?.trim().to_owned())),
     }
-    fs::write(path, value).map(|()| true)
+}
+
+fn set_sysctl(key: &str, value: &str) -> io::Result<bool> {
+    match sysctl("default", key)? {
+        None => Ok(false),
+        Some(now) if now == value => Ok(true),
+        Some(_) => fs::write(Path::new(IPV6).join("default").join(key), value).map(|()| true),
+    }
 }
 
 /// Makes a fresh namespace at `path`, unless there is one. Tells whether it made it.

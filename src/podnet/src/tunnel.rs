@@ -15,12 +15,24 @@ pub struct TunnelSpec {
     pub vni: u32,
     /// UDP port at both ends.
     pub port: u16,
+    /// The source address of the tunnel's packets, the one the guest knows this worker by: it takes them from no other. `None` leaves it
+    /// to the routes, as older programs did.
+    pub local: Option<IpAddr>,
     /// The VM's address.
     pub remote: IpAddr,
     /// The pod interface to join, as [`Tunnel::observe`] named it.
     pub pod_interface: String,
     /// 0 for the pod's primary interface, and so on: which of our devices in the pod's namespace it is.
     pub ordinal: usize,
+}
+
+/// A tunnel that is laid, or about to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaidTunnel {
+    /// The pod's network namespace.
+    pub netns: PathBuf,
+    /// The tunnel.
+    pub spec: TunnelSpec,
 }
 
 /// Why the pod's network could not be read or changed.
@@ -81,6 +93,12 @@ pub enum TunnelError {
         vni: u32,
         /// The port.
         port: u16,
+    },
+    /// Other programs changed the node's firewall so often that a change of ours found no moment. Worth another try.
+    #[error("cannot {step}: other programs change nftables all the time")]
+    Overtaken {
+        /// What was being done.
+        step: String,
     },
     /// The pod or the node needs something that no tunnel of ours carries.
     #[error("not supported: {what}")]
@@ -153,6 +171,17 @@ pub trait Tunnel: Send + Sync {
     /// # Errors
     /// [`TunnelError::PathMtu`] and [`TunnelError::Silent`]. Where the probe itself cannot be sent, nothing is known: Ok, and a warning.
     async fn verify(&self, netns: &Path, spec: &TunnelSpec, probe: Probe) -> Result<(), TunnelError>;
+
+    /// Puts back what keeps others out of the tunnels that are laid, should somebody on this node have removed it. To be called every
+    /// minute; cheap when nothing is missing, however many there are. `laid` is asked when no other call changes anything: it must not
+    /// name a tunnel that is being torn down. Nothing to do where tunnels need nothing outside their namespaces.
+    ///
+    /// # Errors
+    /// When something may be missing.
+    async fn keep(&self, laid: &(dyn Fn() -> Vec<LaidTunnel> + Sync)) -> Result<(), TunnelError> {
+        let _unasked = laid;
+        Ok(())
+    }
 
     /// Removes what tunnels left on the worker whose pod's namespace is gone, as after a record was lost. Nothing that a tunnel needs
     /// whose namespace is there. Nothing to do where tunnels leave nothing outside it.

@@ -14,8 +14,20 @@ use crate::tunnel::TunnelError;
 pub(crate) struct Vxlan {
     pub(crate) vni: u32,
     pub(crate) port: u16,
+    /// The source address of its packets; `None` leaves it to the routes. The other end takes packets from one address only.
+    pub(crate) local: Option<IpAddr>,
     pub(crate) remote: Option<IpAddr>,
     pub(crate) learning: bool,
+}
+
+impl Vxlan {
+    /// Whether a device found serves as the one wanted. An older program made devices without a source address; they are kept, because
+    /// making one anew cuts a running pod off for a moment.
+    pub(crate) fn serves_as(&self, wanted: &Self) -> bool {
+        let anywhere = |of: &Self| Self { local: None, ..of.clone() };
+        let from = self.local.is_none() || wanted.local.is_none() || self.local == wanted.local;
+        from && anywhere(self) == anywhere(wanted)
+    }
 }
 
 /// How a device is made.
@@ -42,16 +54,22 @@ pub(crate) struct Found {
     pub(crate) controller: Option<u32>,
 }
 
+impl Found {
+    /// `home`: the id by which the device's namespace knows that of the tunnel's own end. A device of another kind is not ours.
+    pub(crate) fn of(link: Link, home: Option<i32>) -> Option<Self> {
+        let Link { index, kind, up, mtu, mac, other_netns, controller, .. } = link;
+        let LinkKind::Vxlan(vxlan) = kind else { return None };
+        let underlay_at_home = other_netns.is_some() && other_netns == home;
+        Some(Self { index, vxlan, underlay_at_home, mtu, mac, up, controller })
+    }
+}
+
 /// Looks for the VXLAN device `name` in the namespace of `inside`. A device of another kind is not ours, and not found.
 pub(crate) async fn find(inside: &Rtnl, home: &Netns, name: &str) -> Result<Option<Found>, TunnelError> {
-    let Some(Link { index, kind: LinkKind::Vxlan(vxlan), up, mtu, mac, other_netns, controller, .. }) =
-        inside.link(name).await?
-    else {
+    let Some(link) = inside.link(name).await?.filter(|link| matches!(link.kind, LinkKind::Vxlan(_))) else {
         return Ok(None);
     };
-    let home_id = inside.netns_id(home).await?;
-    let underlay_at_home = other_netns.is_some() && other_netns == home_id;
-    Ok(Some(Found { index, vxlan, underlay_at_home, mtu, mac, up, controller }))
+    Ok(Found::of(link, inside.netns_id(home).await?))
 }
 
 /// Makes `device` in `inside`, by a request from `home`: the device appears where `inside` is and its UDP socket stays at `home`.
@@ -65,7 +83,7 @@ pub(crate) async fn create(
     inside_link: &Rtnl,
     device: &NewDevice,
 ) -> Result<(), TunnelError> {
-    let Vxlan { vni, port, remote, learning } = device.vxlan;
+    let Vxlan { vni, port, local, remote, learning } = device.vxlan;
     let name = name_at_birth(home, inside_link, device).await?;
     let mut message = rtnetlink::LinkVxlan::new(&name, vni)
         .port(port)
@@ -75,6 +93,11 @@ pub(crate) async fn create(
     message = match remote {
         Some(IpAddr::V4(remote)) => message.remote(remote),
         Some(IpAddr::V6(remote)) => message.remote6(remote),
+        None => message,
+    };
+    message = match local {
+        Some(IpAddr::V4(local)) => message.local(local),
+        Some(IpAddr::V6(local)) => message.local6(local),
         None => message,
     };
     if let Some(MacAddr(mac)) = device.mac {

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use self::interface::{Carried, ObservedPod, PodInterface, vxlan_overhead};
+pub use self::interface::{Carried, ObservedPod, PodInterface, tunnel_mtu, vxlan_overhead};
 
 mod interface;
 
@@ -274,14 +274,17 @@ mod prefix {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<IpNet, D::Error> {
         let text = String::deserialize(from)?;
-        let net = text.parse::<IpNet>().map(|net| short(net).unwrap_or(net));
-        net.map_err(|_| serde::de::Error::custom(format!("{text:?} is no address prefix")))
+        let net = text.parse::<IpNet>().ok().and_then(short);
+        net.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no address prefix")))
     }
 
-    /// The IPv4 prefix that an IPv4 address in its long form with an IPv4 prefix length stands for.
+    /// For an IPv4 address in its long form with an IPv4 prefix length the IPv4 prefix that it stands for; `None` with another length.
     fn short(net: IpNet) -> Option<IpNet> {
-        let IpNet::V6(long) = net else { return None };
-        Ipv4Net::new(long.addr().to_ipv4_mapped()?, long.prefix_len()).ok().map(IpNet::V4)
+        let IpNet::V6(long) = net else { return Some(net) };
+        match long.addr().to_ipv4_mapped() {
+            Some(address) => Ipv4Net::new(address, long.prefix_len()).ok().map(IpNet::V4),
+            None => Some(net),
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use peerpods_podnet::probe::{GuestKind, TooSmall};
 use peerpods_podnet::{Probe, TunnelError, TunnelSpec};
-use peerpods_podvm::network::{Carried, ObservedPod, PodInterface, PodNetwork, vxlan_overhead};
+use peerpods_podvm::network::{Carried, ObservedPod, PodInterface, PodNetwork, tunnel_mtu};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -14,11 +15,12 @@ use tracing::{info, warn};
 use super::start::Start;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::record::{Record, SecondaryRecord, TunnelRecord};
+use crate::path_mtu::Lesson;
+use crate::record::{GuestForm, Record, SecondaryRecord, TunnelRecord};
 
-/// How long the kernel is given to remove the devices of a namespace that is gone.
-const VNI_PATIENCE: Duration = Duration::from_secs(5);
-const VNI_POLL: Duration = Duration::from_millis(200);
+/// How long the kernel is given to remove the devices of a namespace that is gone, and other programs to be done with the firewall.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(200);
 
 /// A pod's network in a few words.
 pub(super) fn summary(pod: &ObservedPod) -> String {
@@ -52,13 +54,14 @@ pub(super) fn assign(context: &Context, record: &mut Record, pod: &ObservedPod) 
 }
 
 /// The tunnels that a record says may exist, the primary interface's first.
-pub(super) fn tunnel_specs(record: &Record) -> Vec<TunnelSpec> {
+pub(crate) fn tunnel_specs(record: &Record) -> Vec<TunnelSpec> {
     let Some(tunnel) = &record.tunnel else { return Vec::new() };
     let primary = (record.vni, &tunnel.pod_interface);
     let others = record.secondary.iter().map(|one| (one.vni, &one.pod_interface));
     let spec = |(ordinal, (vni, pod_interface)): (usize, (u32, &String))| TunnelSpec {
         vni,
         port: record.vxlan_port,
+        local: tunnel.local,
         remote: tunnel.remote,
         pod_interface: pod_interface.clone(),
         ordinal,
@@ -66,9 +69,12 @@ pub(super) fn tunnel_specs(record: &Record) -> Vec<TunnelSpec> {
     std::iter::once(primary).chain(others).enumerate().map(spec).collect()
 }
 
-/// The largest packet the pod can send without the tunnel's packets being fragmented on the way to the VM.
-fn tunnel_mtu(pod: u32, underlay: u32, worker: IpAddr) -> u32 {
-    pod.min(underlay.saturating_sub(vxlan_overhead(worker)))
+/// Only ours makes its key and proves itself by a token.
+fn guest_kind(record: &Record) -> GuestKind {
+    match record.guest {
+        Some(GuestForm::Token { .. }) => GuestKind::Ours,
+        Some(GuestForm::Stock) | None => GuestKind::Unknown,
+    }
 }
 
 impl Start {
@@ -89,11 +95,18 @@ impl Start {
         let own = self.context.parts.tunnel.underlay_mtu(ready.worker_address.addr()).await;
         let own = own.map_err(|source| self.network(source))?.unwrap_or(u32::MAX);
         let told = ready.facts.underlay_mtu;
-        let learned = self.context.path_mtu.get();
-        if learned < told.min(own) {
-            warn!(sandbox = %self.record.sandbox, told, own, learned, "the network to VMs carries less than it should; using that");
-        }
-        Ok(told.min(own).min(learned))
+        let promised = told.min(own);
+        let Some(lesson) = self.context.path_mtu.smallest(Instant::now()).filter(|l| l.carried < promised)
+        else {
+            return Ok(promised);
+        };
+        let Lesson { network, carried, vm, .. } = lesson;
+        warn!(
+            sandbox = %self.record.sandbox, told, own, carried, %network, taught_by = vm,
+            "a VM's network was found to carry less than it should, and a new VM may be there: using that for ten minutes from then on; \
+             compare the MTUs on the way to that VM (its interface, peering, gateways, VPN), or set the smallest on the node's interface"
+        );
+        Ok(carried)
     }
 
     /// What the guest is told of the pod's network.
@@ -132,7 +145,10 @@ impl Start {
             );
             return Err(self.network(TunnelError::Unsupported { what }));
         }
-        self.record.tunnel = Some(TunnelRecord { pod_interface: pod.primary.name.clone(), remote });
+        // An address that the provider named may be one that somebody translates: then no packet can leave from it.
+        let own = self.context.parts.tunnel.underlay_mtu(worker).await.map_err(|e| self.network(e))?;
+        let local = own.map(|_| worker);
+        self.record.tunnel = Some(TunnelRecord { pod_interface: pod.primary.name.clone(), remote, local });
         self.write().await
     }
 
@@ -147,12 +163,15 @@ impl Start {
         Ok(())
     }
 
-    /// An identifier in use may be that of a pod whose namespace the kernel is still removing.
+    /// An identifier in use may be that of a pod whose namespace the kernel is still removing; and other programs of this node do not
+    /// change its firewall for ever.
     async fn set_up_tunnel(&self, spec: &TunnelSpec, began: Instant) -> Result<(), TunnelError> {
         loop {
             match self.context.parts.tunnel.setup(&self.record.netns, spec).await {
-                Err(TunnelError::VniInUse { .. }) if began.elapsed() < VNI_PATIENCE => {
-                    tokio::time::sleep(VNI_POLL).await;
+                Err(TunnelError::VniInUse { .. } | TunnelError::Overtaken { .. })
+                    if began.elapsed() < PATIENCE =>
+                {
+                    tokio::time::sleep(POLL).await;
                 }
                 done => return done,
             }
@@ -173,14 +192,15 @@ impl Start {
             pod: primary.address.addr(),
             mac: primary.mac,
             mtu: tunnel_mtu(primary.mtu, underlay_mtu, local),
+            guest: guest_kind(&self.record),
             guest_up,
         };
         let netns: &Path = &self.record.netns;
         let verified = self.context.parts.tunnel.verify(netns, &spec, probe).await;
         verified.map_err(|source| {
-            if let TunnelError::PathMtu(found) = &source {
-                // Never so little that no pod could live on it.
-                self.context.path_mtu.learn(found.carried.unwrap_or(u32::MAX).max(576));
+            if let TunnelError::PathMtu(TooSmall { remote, carried: Some(carried), .. }) = &source {
+                let vm = &self.record.vm_name;
+                self.context.path_mtu.learn(*remote, *carried, vm, Instant::now());
             }
             self.network(source)
         })
@@ -197,20 +217,11 @@ mod tests {
     use crate::record::tests::a_record;
 
     #[test]
-    fn the_pod_never_sends_more_than_the_tunnel_carries() {
-        let (four, six) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
-        assert_eq!(tunnel_mtu(1500, 1500, four), 1450);
-        assert_eq!(tunnel_mtu(1500, 1500, six), 1430);
-        assert_eq!(tunnel_mtu(1400, 1500, four), 1400);
-        assert_eq!(tunnel_mtu(9000, 9001, four), 8951);
-    }
-
-    #[test]
     fn every_interface_on_record_has_a_tunnel_with_a_device_of_its_own() {
         let mut record = a_record("a");
         assert_eq!(tunnel_specs(&record), []);
         let remote = "10.0.0.2".parse().unwrap();
-        record.tunnel = Some(TunnelRecord { pod_interface: "eth0".into(), remote });
+        record.tunnel = Some(TunnelRecord { pod_interface: "eth0".into(), remote, local: None });
         record.secondary = vec![SecondaryRecord { pod_interface: "net1".into(), vni: 555_007 }];
         let shown: Vec<_> = tunnel_specs(&record)
             .into_iter()

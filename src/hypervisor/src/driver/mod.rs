@@ -17,6 +17,7 @@ pub(crate) use console::last_lines as console_end;
 mod creating;
 mod identity;
 mod interfaces;
+pub(crate) use interfaces::tunnel_specs;
 mod patience;
 mod reattach;
 mod start;

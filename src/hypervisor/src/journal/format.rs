@@ -1,7 +1,7 @@
 //! What a record's file says, and which programs can read it.
 //!
 //! ```json
-//! { "version": 1, "format": 3, "sandbox": "…", … }
+//! { "version": 1, "format": 4, "sandbox": "…", … }
 //! ```
 //!
 //! `format` is what the file was written as. `version` is the oldest format whose programs can still read it. A field that older
@@ -13,6 +13,7 @@
 //! | 1 | 1 | – |
 //! | 2 | 1 | `creations_unix_ms`: when the provider was asked to make the VM; `why` it is removed; `request.unattended` |
 //! | 3 | 1 | `guest`: how the VM proves itself, and the key it is known by; `secondary`: the pod's further interfaces with their VXLAN identifiers (an older program does not know these are taken) |
+//! | 4 | 1 | `tunnel.local`: the source address of the tunnel's packets (an older program leaves it to the routes) |
 //!
 //! Every format has its files under `tests/fixtures/journal/`, written by the program of its time.
 
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::{Record, Stage};
 
 /// The format written, and the newest one understood.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 /// The oldest format whose programs read what is written.
 const READ_SINCE: u32 = 1;
 /// No record comes near so many bytes; a file that does was written by somebody else.

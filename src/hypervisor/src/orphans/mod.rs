@@ -25,7 +25,6 @@ mod request;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
 use tokio::time::Instant;
@@ -36,6 +35,7 @@ pub use error::OrphanError;
 pub use look::Found;
 pub use request::{Earnest, Judged, Purpose};
 
+use crate::backoff;
 use crate::config::Collection;
 use crate::service::Service;
 
@@ -81,7 +81,7 @@ pub(crate) async fn run(service: Service) {
     let ending = service.ending.clone();
     let passes = async {
         loop {
-            tokio::time::sleep(jittered(config.gc_interval)).await;
+            tokio::time::sleep(backoff::jittered(config.gc_interval)).await;
             service.sweep_once().await;
         }
     };
@@ -91,11 +91,6 @@ pub(crate) async fn run(service: Service) {
         () = ending.shutdown.cancelled() => {}
         () = ending.leave.cancelled() => {}
     }
-}
-
-/// Give or take a tenth, so that the nodes of a cluster do not ask their provider in step.
-fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 impl Service {

@@ -179,7 +179,7 @@ impl Service {
             let names: Vec<&str> = pod.secondary.iter().map(|interface| interface.name.as_str()).collect();
             warn!(%sandbox, interfaces = names.join(", "), "their tunnels are left as they are, and their identifiers are not known");
         }
-        let tunnel = TunnelRecord { pod_interface: pod.primary.name, remote };
+        let tunnel = TunnelRecord { pod_interface: pod.primary.name, remote, local: None };
         let mut record = Record { netns, vni, tunnel: Some(tunnel), ..self.record_of(found, Stage::Running) };
         // Nobody is at its socket now, and whoever adopts it wants it to live.
         record.request.unattended = !matches!(one.verdict, Verdict::HeldByShim(_));

@@ -52,7 +52,7 @@ async fn read(format: u32, name: &str) -> (Record, Value) {
 
 #[tokio::test]
 async fn files_of_every_format_and_stage_are_read() {
-    for format in 1..=3 {
+    for format in 1..=4 {
         let stored = fs::read_dir(fixtures(format)).unwrap().count();
         assert_eq!(stored, files(format).count(), "every stored file of format {format} has its row");
         for (name, stage) in files(format) {
@@ -79,7 +79,7 @@ async fn files_of_every_format_and_stage_are_read() {
 async fn the_first_program_reads_what_is_written_today() {
     let dir = tempfile::tempdir().unwrap();
     let journal = DiskJournal::open(dir.path().to_owned()).unwrap();
-    for format in 1..=3 {
+    for format in 1..=4 {
         for (name, _) in files(format) {
             let (record, _) = read(format, name).await;
             journal.append(&record).await.unwrap();

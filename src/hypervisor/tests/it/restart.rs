@@ -26,7 +26,7 @@ async fn write_journal(place: &Place, count: u32) {
         if stage != Stage::Created {
             let address = "127.1.0.1".parse().unwrap();
             record.instance = Some(InstanceRecord { id: format!("fake-{n}"), addresses: vec![address] });
-            record.tunnel = Some(TunnelRecord { pod_interface: "eth0".into(), remote: address });
+            record.tunnel = Some(TunnelRecord { pod_interface: "eth0".into(), remote: address, local: None });
         }
         if n % 7 == 0 {
             record.netns = "/run/netns/long-gone".into();

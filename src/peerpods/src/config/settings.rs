@@ -208,6 +208,8 @@ fn hypervisor(door: &mut Door) -> peerpods_hypervisor::Config {
         gc_interval: door.take("gc-interval", default.gc_interval, &kinds::DURATION),
         gc_grace: door.take("gc-grace", default.gc_grace, &kinds::DURATION),
         sweep_interval: door.take("sweep-interval", default.sweep_interval, &kinds::DURATION),
+        // Nobody gains by another.
+        keep_interval: default.keep_interval,
         limit_per_node: door.take("peerpods-limit-per-node", default.limit_per_node, &LIMIT),
         drain_timeout: door.take("drain-timeout", default.drain_timeout, &kinds::DURATION),
         host_interface: door.take_optional("host-interface", &kinds::INTERFACE),

@@ -1,5 +1,7 @@
 //! What guarding tunnels does upon what nf_tables answered, for `tests/fuzz`; and what a kernel would make of it.
 
+#![expect(clippy::panic, reason = "a message that a kernel would refuse is a finding")]
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -35,7 +37,7 @@ impl From<Guarding> for Change {
     fn from(guarding: Guarding) -> Self {
         match guarding {
             Guarding::Admit { vni, port, peer } => {
-                Self::Admit(Peer { vni, port, address: peer.to_canonical(), netns: None })
+                Self::Admit(vec![Peer { vni, port, address: peer.to_canonical(), netns: None }])
             }
             Guarding::Withdraw { vni, port } => Self::Withdraw { vni, port },
             Guarding::Collect => Self::Collect,

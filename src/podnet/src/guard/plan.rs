@@ -1,4 +1,6 @@
-//! What has to be done for the table to hold one tunnel more, or one less. Pure.
+//! What has to be done for the table to hold some tunnels more, or one less. Pure.
+
+use std::collections::BTreeSet;
 
 use super::table::{self, Peer, Tracking};
 use crate::nft::{Element, Message, Rule};
@@ -6,8 +8,8 @@ use crate::nft::{Element, Message, Rule};
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// This tunnel is guarded.
-    Admit(Peer),
+    /// These tunnels are guarded.
+    Admit(Vec<Peer>),
     /// This one is not.
     Withdraw {
         /// Its identifier.
@@ -76,15 +78,16 @@ impl State {
 /// The way from what was found to what is wanted. `is_gone` tells whether a pod's namespace is gone.
 pub(super) fn plan(state: &State, change: &Change, is_gone: impl Fn(&str) -> bool) -> Plan {
     let found = table::peers(&state.sets);
-    let replaced = |peer: &Peer| match change {
-        Change::Admit(other) => peer.same_tunnel(other.port, other.vni),
-        Change::Withdraw { vni, port } => peer.same_tunnel(*port, *vni),
-        Change::Collect => false,
+    let replaced: BTreeSet<(u16, u32)> = match change {
+        Change::Admit(peers) => peers.iter().map(Peer::tunnel).collect(),
+        Change::Withdraw { vni, port } => BTreeSet::from([(*port, *vni)]),
+        Change::Collect => BTreeSet::new(),
     };
-    let stays = |peer: &&Peer| !replaced(peer) && !peer.netns.as_deref().is_some_and(&is_gone);
+    let stays =
+        |peer: &&Peer| !replaced.contains(&peer.tunnel()) && !peer.netns.as_deref().is_some_and(&is_gone);
     let mut wanted: Vec<Peer> = found.iter().filter(stays).cloned().collect();
-    if let Change::Admit(peer) = change {
-        wanted.push(peer.clone());
+    if let Change::Admit(peers) = change {
+        wanted.extend_from_slice(peers);
         wanted.sort();
     }
     if wanted.is_empty() {
@@ -94,23 +97,37 @@ pub(super) fn plan(state: &State, change: &Change, is_gone: impl Fn(&str) -> boo
     if !state.is_whole(&found) {
         return Plan::Build(wanted);
     }
-    let messages = differences(&found, &wanted);
+    let messages = encode(&differences(&found, &wanted));
     if messages.is_empty() { Plan::Nothing } else { Plan::Change(messages) }
 }
 
-/// Removals first: an element whose comment changes is removed and added.
-fn differences(found: &[Peer], wanted: &[Peer]) -> Vec<Message> {
-    let (mut removals, mut additions) = (Vec::new(), Vec::new());
+/// What changes in one set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Difference {
+    set: &'static str,
+    removed: Vec<Element>,
+    added: Vec<Element>,
+}
+
+/// One for each set, in their order.
+fn differences(found: &[Peer], wanted: &[Peer]) -> Vec<Difference> {
+    let only = |these: &[Element], others: &[Element]| -> Vec<Element> {
+        these.iter().filter(|e| others.binary_search(e).is_err()).cloned().collect()
+    };
     let sets = table::SETS.iter().zip(table::contents(found).into_iter().zip(table::contents(wanted)));
-    for (set, (old, new)) in sets {
-        let only = |these: &[Element], others: &[Element]| -> Vec<Element> {
-            these.iter().filter(|e| others.binary_search(e).is_err()).cloned().collect()
-        };
-        removals.extend(Message::remove_elements(table::NAME, set.name, &only(&old, &new)));
-        additions.extend(Message::add_elements(table::NAME, set.name, &only(&new, &old)));
-    }
-    removals.append(&mut additions);
-    removals
+    sets.map(|(set, (old, new))| Difference {
+        set: set.name,
+        removed: only(&old, &new),
+        added: only(&new, &old),
+    })
+    .collect()
+}
+
+/// Removals first: an element whose comment changes is removed and added.
+fn encode(differences: &[Difference]) -> Vec<Message> {
+    let removals = differences.iter().flat_map(|d| Message::remove_elements(table::NAME, d.set, &d.removed));
+    let additions = differences.iter().flat_map(|d| Message::add_elements(table::NAME, d.set, &d.added));
+    removals.chain(additions).collect()
 }
 
 #[cfg(test)]

@@ -52,7 +52,10 @@ fn a_namespace_whose_path_does_not_fit_a_comment_is_not_kept_half() {
 #[test]
 fn the_first_tunnel_builds_the_table_and_the_last_removes_it() {
     let one = peer(1, "10.0.0.1");
-    assert_eq!(plan(&nothing(), &Change::Admit(one.clone()), none_gone), Plan::Build(vec![one.clone()]));
+    assert_eq!(
+        plan(&nothing(), &Change::Admit(vec![one.clone()]), none_gone),
+        Plan::Build(vec![one.clone()])
+    );
     let removed = Plan::Change(vec![Message::remove_table("peerpods")]);
     assert_eq!(plan(&holding(&[one]), &withdraw(1), none_gone), removed);
     assert_eq!(plan(&nothing(), &withdraw(1), none_gone), Plan::Nothing);
@@ -63,7 +66,12 @@ fn the_first_tunnel_builds_the_table_and_the_last_removes_it() {
 fn what_is_there_is_not_done_again() {
     let (one, two) = (peer(1, "10.0.0.1"), peer(2, "fd00::2"));
     let state = holding(&[one.clone(), two.clone()]);
-    for change in [Change::Admit(one), Change::Admit(two), withdraw(9), Change::Collect] {
+    for change in [
+        Change::Admit(vec![one.clone()]),
+        Change::Admit(vec![two.clone(), one]),
+        withdraw(9),
+        Change::Collect,
+    ] {
         assert_eq!(plan(&state, &change, none_gone), Plan::Nothing, "{change:?}");
     }
 }
@@ -78,7 +86,7 @@ fn a_table_that_was_tampered_with_is_built_anew_with_all_tunnels() {
     let mut of_another_version = whole;
     of_another_version.rules[0].comment = "tunnels' peers [0]".to_owned();
     for state in [without_a_rule, without_a_port, of_another_version] {
-        let built = plan(&state, &Change::Admit(one.clone()), none_gone);
+        let built = plan(&state, &Change::Admit(vec![one.clone()]), none_gone);
         assert_eq!(built, Plan::Build(vec![one.clone(), two.clone()]));
     }
 }
@@ -86,7 +94,7 @@ fn a_table_that_was_tampered_with_is_built_anew_with_all_tunnels() {
 #[test]
 fn a_tunnel_whose_peer_moved_has_only_the_new_one() {
     let state = holding(&[peer(1, "10.0.0.1"), peer(2, "10.0.0.2")]);
-    let Plan::Change(messages) = plan(&state, &Change::Admit(peer(1, "fd00::9")), none_gone) else {
+    let Plan::Change(messages) = plan(&state, &Change::Admit(vec![peer(1, "fd00::9")]), none_gone) else {
         panic!()
     };
     let element = |p: &Peer| contents(std::slice::from_ref(p));
@@ -110,6 +118,16 @@ fn tunnels_of_namespaces_that_are_gone_go_with_any_change() {
     assert_eq!(all_gone, Plan::Change(vec![Message::remove_table("peerpods")]));
 }
 
+#[test]
+fn all_tunnels_come_back_at_once_when_the_table_is_gone_or_lost_some() {
+    let all = vec![peer(1, "10.0.0.1"), peer(2, "fd00::2"), peer(3, "10.0.0.3")];
+    let keep = Change::Admit(all.clone());
+    assert_eq!(plan(&nothing(), &keep, none_gone), Plan::Build(all.clone()));
+    let Plan::Change(messages) = plan(&holding(&all[..2]), &keep, none_gone) else { panic!() };
+    assert_eq!(messages, encode(&differences(&all[..2], &all)));
+    assert_eq!(plan(&nothing(), &Change::Admit(Vec::new()), none_gone), Plan::Nothing);
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Admit(u32, u8),
@@ -120,8 +138,25 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![(0_u32..4, 1_u8..4).prop_map(|(v, a)| Act::Admit(v, a)), (0_u32..4).prop_map(Act::Withdraw)]
 }
 
+/// Applies the differences as the kernel would: what is removed must be there, what is added must not.
+fn applied(before: &[Peer], after: &[Peer]) -> [Vec<Element>; 4] {
+    let mut sets = contents(before);
+    for (set, difference) in sets.iter_mut().zip(differences(before, after)) {
+        for gone in &difference.removed {
+            let at = set.iter().position(|element| element.key == gone.key);
+            assert_eq!(set.remove(at.expect("it is not there")), *gone);
+        }
+        for new in difference.added {
+            assert!(set.iter().all(|element| element.key != new.key), "{new:?} is there");
+            set.push(new);
+        }
+        set.sort();
+    }
+    sets
+}
+
 proptest! {
-    /// The differences are exact: what they remove is there, and what they add is not.
+    /// The differences are exact: what they remove is there, what they add is not, and with them the sets hold what they should.
     #[test]
     fn any_history_ends_with_the_tunnels_that_were_not_withdrawn(acts in proptest::collection::vec(act(), 0..20)) {
         let mut model: BTreeMap<u32, Peer> = BTreeMap::new();
@@ -131,7 +166,7 @@ proptest! {
                 Act::Admit(vni, last) => {
                     let peer = peer(vni, &format!("10.0.0.{last}"));
                     model.insert(vni, peer.clone());
-                    Change::Admit(peer)
+                    Change::Admit(vec![peer])
                 }
                 Act::Withdraw(vni) => {
                     model.remove(&vni);
@@ -139,13 +174,14 @@ proptest! {
                 }
             };
             let after: Vec<Peer> = model.values().cloned().collect();
+            prop_assert_eq!(applied(&before, &after), contents(&after));
             let state = if before.is_empty() { nothing() } else { holding(&before) };
             let expected = match (before.is_empty(), after.is_empty()) {
                 (true, true) => Plan::Nothing,
                 (true, false) => Plan::Build(after),
                 (false, true) => Plan::Change(vec![Message::remove_table("peerpods")]),
                 (false, false) if before == after => Plan::Nothing,
-                (false, false) => Plan::Change(differences(&before, &after)),
+                (false, false) => Plan::Change(encode(&differences(&before, &after))),
             };
             prop_assert_eq!(plan(&state, &change, none_gone), expected);
         }

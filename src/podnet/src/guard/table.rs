@@ -64,9 +64,9 @@ pub(super) struct RuleText {
 }
 
 impl Peer {
-    /// Whether both are the same tunnel, whoever its peer is.
-    pub(super) fn same_tunnel(&self, port: u16, vni: u32) -> bool {
-        (self.port, self.vni) == (port, vni)
+    /// Which tunnel it is, by port and identifier, whoever its peer is.
+    pub(super) fn tunnel(&self) -> (u16, u32) {
+        (self.port, self.vni)
     }
 
     fn element(&self) -> Element {

@@ -3,7 +3,6 @@
 use peerpods_podvm::network::PodNetwork;
 
 use super::plan::{self, Device, State, Underlay};
-use crate::kernel::LinkKind;
 use crate::kernel::fuzzing::Object;
 use crate::vxlan::Found;
 
@@ -13,7 +12,7 @@ pub(crate) fn steps(
     network: &PodNetwork,
     underlay_mtu: u32,
 ) -> Result<Vec<String>, String> {
-    let underlay = Underlay { mtu: underlay_mtu, ipv6: true };
+    let underlay = Underlay { mtu: underlay_mtu, ipv6: true, local: None };
     let mut texts = Vec::new();
     for wanted in plan::wanted(network, underlay).map_err(|e| e.to_string())? {
         let state = State { device: device(objects, &wanted.interface.name) };
@@ -25,18 +24,7 @@ pub(crate) fn steps(
 
 fn device(objects: &[Object], name: &str) -> Option<Device> {
     let found = objects.iter().find_map(|object| match object {
-        Object::Link(link) if link.name == name => match &link.kind {
-            LinkKind::Vxlan(vxlan) => Some(Found {
-                index: link.index,
-                vxlan: vxlan.clone(),
-                underlay_at_home: link.other_netns == Some(0),
-                mtu: link.mtu,
-                mac: link.mac,
-                up: link.up,
-                controller: link.controller,
-            }),
-            _ => None,
-        },
+        Object::Link(link) if link.name == name => Found::of(link.clone(), Some(0)),
         _ => None,
     })?;
     let mut device = Device { found, addresses: Vec::new(), routes: Vec::new(), neighbours: Vec::new() };

@@ -63,13 +63,23 @@ impl GuestTunnel {
         for wanted in plan::wanted(network, underlay)? {
             let state = place.observe(&wanted.interface.name).await?;
             // First: a device without its guard takes anybody's packets.
-            let (vni, port, peer) = (wanted.vxlan.vni, network.vxlan_port, network.worker_node_ip.addr());
-            guard::admit(Admitted { vni, port, peer, netns: None }).await?;
+            guard::admit(admitted(network, wanted.vxlan.vni)).await?;
             for step in plan::setup(&state, &wanted) {
                 place.apply(&step, &wanted).await?;
             }
         }
         Ok(())
+    }
+
+    /// Puts back what keeps others than the worker out of the pod's tunnels, should something in the VM have removed it (a distribution's
+    /// firewall that starts late, say). To be called every minute, between setup and teardown. What containers did to the pod's
+    /// interfaces is left alone.
+    ///
+    /// # Errors
+    /// When something may be missing.
+    pub async fn keep(&self, network: &PodNetwork) -> Result<(), TunnelError> {
+        let all = || network.carried().iter().map(|one| admitted(network, one.vxlan_id)).collect();
+        guard::keep(all).await
     }
 
     /// Tells the worker how large packets from this VM may be, by sending some of that size, in the next seconds. The worker's end
@@ -111,6 +121,10 @@ impl GuestTunnel {
     }
 }
 
+fn admitted(network: &PodNetwork, vni: u32) -> Admitted {
+    Admitted { vni, port: network.vxlan_port, peer: network.worker_node_ip.addr(), netns: None }
+}
+
 /// The VM's and the pod's namespace, open.
 struct Place {
     home: Netns,
@@ -133,7 +147,8 @@ impl Place {
         let link = links.iter().find(|l| l.index == towards.link);
         let device = link.map(|l| l.mtu).ok_or(TunnelError::Unreachable { address: worker })?;
         let ipv6 = self.podns.quiet_ipv6().await?;
-        Ok(Underlay { mtu: towards.mtu.map_or(device, |route| route.min(device)), ipv6 })
+        let mtu = towards.mtu.map_or(device, |route| route.min(device));
+        Ok(Underlay { mtu, ipv6, local: towards.source })
     }
 
     async fn observe(&self, interface: &str) -> Result<State, TunnelError> {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_route::route as kernel;
 use peerpods_podvm::network::{
-    Carried, MacAddr, PodInterface, PodNetwork, Route, RouteProtocol, RouteScope, vxlan_overhead,
+    Carried, MacAddr, PodInterface, PodNetwork, Route, RouteProtocol, RouteScope, tunnel_mtu, vxlan_overhead,
 };
 
 use crate::kernel::KernelRoute;
@@ -96,6 +96,8 @@ pub(super) struct Underlay {
     pub(super) mtu: u32,
     /// Whether its kernel has IPv6.
     pub(super) ipv6: bool,
+    /// Its address on the way to the worker.
+    pub(super) local: Option<IpAddr>,
 }
 
 /// What is to be made of a description, or why it cannot be.
@@ -119,13 +121,13 @@ pub(super) fn wanted(network: &PodNetwork, underlay: Underlay) -> Result<Vec<Wan
 fn wanted_of(carried: Carried, network: &PodNetwork, underlay: Underlay) -> Result<Wanted, TunnelError> {
     let Carried { vxlan_id, mut interface } = carried;
     let worker = network.worker_node_ip.addr();
-    interface.mtu = mtu(interface.mtu, underlay.mtu, worker);
+    interface.mtu = tunnel_mtu(interface.mtu, underlay.mtu, worker);
     let link_local = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
     let ipv6 = interface.addresses().find(|net| net.addr().is_ipv6() && !link_local(net));
     match ipv6 {
         Some(address) if !underlay.ipv6 => {
             let what = format!(
-                "the pod's address {address}: the VM's kernel has no IPv6 (use an image whose kernel has it)"
+                "the pod's address {address}: the VM's kernel has no IPv6, or it is disabled there (use an image whose kernel has it)"
             );
             return Err(TunnelError::Unsupported { what });
         }
@@ -142,7 +144,8 @@ fn wanted_of(carried: Carried, network: &PodNetwork, underlay: Underlay) -> Resu
         _ => {}
     }
     interface.routes = routes(&interface);
-    let vxlan = Vxlan { vni: vxlan_id, port: network.vxlan_port, remote: Some(worker), learning: false };
+    let (port, local) = (network.vxlan_port, underlay.local);
+    let vxlan = Vxlan { vni: vxlan_id, port, local, remote: Some(worker), learning: false };
     Ok(Wanted { interface, vxlan })
 }
 
@@ -156,7 +159,7 @@ fn forget_ipv6(interface: &mut PodInterface) {
 pub(super) fn setup(state: &State, wanted: &Wanted) -> Vec<Step> {
     let Wanted { interface, vxlan } = wanted;
     let mut steps = Vec::new();
-    let kept = state.device.as_ref().filter(|d| d.found.vxlan == *vxlan && d.found.underlay_at_home);
+    let kept = state.device.as_ref().filter(|d| d.found.vxlan.serves_as(vxlan) && d.found.underlay_at_home);
     if let Some(other) = state.device.as_ref().filter(|_| kept.is_none()) {
         steps.push(Step::Remove { link: other.found.index });
     }
@@ -175,12 +178,6 @@ pub(super) fn setup(state: &State, wanted: &Wanted) -> Vec<Step> {
     route_steps(&mut steps, &device.routes, &interface.routes);
     neighbour_steps(&mut steps, &device.neighbours, interface);
     steps
-}
-
-/// The pod's own MTU, if the underlay can carry it. Stock takes min(mtu, 1450) whatever the underlay is.
-pub(super) fn mtu(pod: u32, underlay: u32, worker: IpAddr) -> u32 {
-    let carried = underlay.saturating_sub(vxlan_overhead(worker));
-    if pod == 0 { carried } else { pod.min(carried) }
 }
 
 fn address_steps(steps: &mut Vec<Step>, found: &[IpNet], wanted: &PodInterface) {

@@ -55,7 +55,7 @@ fn network() -> PodNetwork {
     }
 }
 
-const VM: Underlay = Underlay { mtu: 1500, ipv6: true };
+const VM: Underlay = Underlay { mtu: 1500, ipv6: true, local: None };
 
 fn the_one(network: &PodNetwork) -> Wanted {
     wanted(network, VM).unwrap().remove(0)
@@ -69,7 +69,7 @@ fn interface(change: impl FnOnce(&mut PodNetwork)) -> PodInterface {
 }
 
 fn wanted_vxlan() -> Vxlan {
-    Vxlan { vni: 555_000, port: 9000, remote: Some("10.0.0.1".parse().unwrap()), learning: false }
+    Vxlan { vni: 555_000, port: 9000, local: None, remote: "10.0.0.1".parse().ok(), learning: false }
 }
 
 fn kernel_route(route: &Route) -> KernelRoute {
@@ -229,16 +229,6 @@ fn routes_by_other_interfaces_are_left_out_and_stock_ones_without_scope_are_put_
 }
 
 #[test]
-fn the_mtu_is_the_smaller_of_the_pods_and_what_the_underlay_carries() {
-    let (four, six) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
-    assert_eq!(mtu(1500, 1500, four), 1450);
-    assert_eq!(mtu(1500, 1500, six), 1430);
-    assert_eq!(mtu(1500, 9001, four), 1500);
-    assert_eq!(mtu(8951, 9001, four), 8951);
-    assert_eq!(mtu(0, 1500, four), 1450);
-}
-
-#[test]
 fn a_source_is_kept_if_the_interface_has_it_and_a_routes_mtu_if_it_is_the_smaller() {
     let routes = interface(|n| {
         let src = |ip: &str, mtu| Route { src: ip.parse().ok(), mtu, ..route("10.9.0.0/16", "10.244.1.1") };
@@ -274,16 +264,16 @@ fn a_kernel_without_ipv6_makes_an_ipv4_pod_without_its_link_local_address() {
     one.interface.routes.push(Route { metric: 256, ..route("fe80::/64", "") });
     dual.interfaces = vec![one.clone()];
     let addresses = |ipv6| {
-        let all = wanted(&dual, Underlay { mtu: 1500, ipv6 }).unwrap().remove(0).interface;
+        let all = wanted(&dual, Underlay { ipv6, ..VM }).unwrap().remove(0).interface;
         (all.addresses().count(), all.routes.len())
     };
     assert_eq!((addresses(true), addresses(false)), ((2, 3), (1, 2)));
 
     one.interface.more_addresses = vec!["fd00::7/64".parse().unwrap()];
     dual.interfaces = vec![one];
-    let none = wanted(&dual, Underlay { mtu: 1500, ipv6: false }).unwrap_err().to_string();
+    let none = wanted(&dual, Underlay { ipv6: false, ..VM }).unwrap_err().to_string();
     assert!(none.contains("fd00::7/64") && none.contains("no IPv6"), "{none}");
-    let small = wanted(&dual, Underlay { mtu: 1300, ipv6: true }).unwrap_err().to_string();
+    let small = wanted(&dual, Underlay { mtu: 1300, ..VM }).unwrap_err().to_string();
     assert!(small.contains("1280") && small.contains("1330"), "{small}");
 }
 

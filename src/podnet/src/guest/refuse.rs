@@ -1,5 +1,5 @@
-//! What a pod is told at once that it cannot reach: rules in its namespace that answer "permission denied". The worker drops the same
-//! packets; without these a program would wait for an answer. A container that may change its namespace can remove them, and gains
+//! What a pod is told at once that it cannot reach: rules in its namespace that answer "permission denied". The worker drops packets to
+//! the VM's address and to the services; without these a program would wait for an answer. A container that may change its namespace can remove them, and gains
 //! nothing.
 
 use std::net::IpAddr;
@@ -34,12 +34,15 @@ pub(crate) enum Answer {
     Routed(IpProtocol, u16),
 }
 
-/// Refuses packets from the namespace `podns` to the VM's own addresses, and to `services` but for DNS. Idempotent.
+/// Refuses packets from the namespace `podns` to the VM's addresses on its way to the worker, and to `services` but for DNS. Idempotent.
+/// What else the VM has, such as a container engine's bridge, is not on the pod's network: others there may have the same addresses.
 ///
 /// # Errors
-/// When the namespace cannot be entered, or the kernel refuses a rule.
-pub async fn refuse(podns: &Path, services: &[IpAddr]) -> Result<(), TunnelError> {
-    let own = Rtnl::here()?.addresses().await?;
+/// When there is no way to the worker, the namespace cannot be entered, or the kernel refuses a rule.
+pub async fn refuse(podns: &Path, worker: IpAddr, services: &[IpAddr]) -> Result<(), TunnelError> {
+    let vm = Rtnl::here()?;
+    let underlay = vm.towards(worker).await?.link;
+    let own: Vec<Address> = vm.addresses().await?.into_iter().filter(|a| a.link == underlay).collect();
     let pod = Netns::open(podns).await?.connect().await?;
     for rule in rules(&own, services) {
         match pod.add_rule(&rule).await {

@@ -12,9 +12,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteMetric};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RulePortRange};
 use nix::errno::Errno;
 use peerpods_podvm::network::{MacAddr, Route, RouteProtocol, RouteScope};
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::{Error, LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use super::{Rtnl, gone_is_ok, said};
@@ -134,17 +132,7 @@ impl Rtnl {
     /// Without "exclusive": to IPv6 that would mean whatever the device, and every device has its own route to fe80::/64.
     async fn insert_route(&self, message: RouteMessage) -> Result<(), Error> {
         let exclusive = if message.header.address_family == AddressFamily::Inet6 { 0 } else { NLM_F_EXCL };
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | exclusive;
-        let mut answers = self.handle.clone().request(request)?;
-        while let Some(answer) = futures::StreamExt::next(&mut answers).await {
-            if let NetlinkPayload::Error(e) = answer.payload
-                && e.code.is_some()
-            {
-                return Err(Error::NetlinkError(e));
-            }
-        }
-        Ok(())
+        self.acknowledged(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | exclusive).await
     }
 
     /// Adds a route by a device, in place of what there is for the same destination.

@@ -15,8 +15,11 @@ pub(crate) use routes::KernelRoute;
 
 use std::io;
 
+use futures::StreamExt as _;
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
-use rtnetlink::Handle;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::{Error, Handle};
 use tokio::task::JoinHandle;
 
 use crate::tunnel::TunnelError;
@@ -39,6 +42,22 @@ impl Rtnl {
     pub(crate) fn here() -> Result<Self, TunnelError> {
         Self::open()
             .map_err(|source| TunnelError::Kernel { step: "open a netlink socket".to_owned(), source })
+    }
+}
+
+impl Rtnl {
+    /// Sends a request for which rtnetlink has no words, and waits until the kernel has done it.
+    async fn acknowledged(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut answers = self.handle.clone().request(request)?;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::Error(e) if e.code.is_some() => return Err(Error::NetlinkError(e)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 

@@ -14,10 +14,11 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use nix::errno::Errno;
 use peerpods_podvm::network::MacAddr;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 
-use super::{Rtnl, failed};
+use super::{Rtnl, failed, said};
 use crate::netns::Netns;
 use crate::tunnel::TunnelError;
 use crate::vxlan::Vxlan;
@@ -73,7 +74,13 @@ impl Rtnl {
 
     /// The device of that name, if any.
     pub(crate) async fn link(&self, name: &str) -> Result<Option<Link>, TunnelError> {
-        Ok(self.links().await?.into_iter().find(|l| l.name == name))
+        let found = self.handle.link().get().match_name(name).execute().try_next().await;
+        let found = match found {
+            Err(error) if said(&error, &[Errno::ENODEV]) => return Ok(None),
+            found => found.map_err(failed(format!("look for the network device {name}")))?,
+        };
+        // The kernel also finds a device by its other names.
+        Ok(found.map(link).filter(|link| link.name == name))
     }
 
     /// All addresses, both families, but for those that are about to change or turned out to be somebody else's.
@@ -169,13 +176,15 @@ fn kind(plain: LinkKind, infos: &[LinkInfo]) -> LinkKind {
 }
 
 fn vxlan(infos: &[InfoVxlan]) -> Vxlan {
-    let mut out = Vxlan { vni: 0, port: 0, remote: None, learning: true };
+    let mut out = Vxlan { vni: 0, port: 0, local: None, remote: None, learning: true };
     for info in infos {
         match info {
             InfoVxlan::Id(vni) => out.vni = *vni,
             InfoVxlan::Port(port) => out.port = *port,
             InfoVxlan::Group(remote) => out.remote = Some(IpAddr::V4(*remote)),
             InfoVxlan::Group6(remote) => out.remote = Some(IpAddr::V6(*remote)),
+            InfoVxlan::Local(local) => out.local = Some(IpAddr::V4(*local)),
+            InfoVxlan::Local6(local) => out.local = Some(IpAddr::V6(*local)),
             InfoVxlan::Learning(on) => out.learning = *on,
             _ => {}
         }

@@ -37,6 +37,8 @@ pub(crate) struct Towards {
     pub(crate) link: u32,
     /// The route's own MTU, learned or configured, in bytes.
     pub(crate) mtu: Option<u32>,
+    /// The source address that the kernel gives them.
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl Rtnl {
@@ -76,7 +78,8 @@ impl Rtnl {
         };
         let answer = answer.ok_or_else(unreachable)?;
         let link = answer.attributes.iter().find_map(oif).ok_or_else(unreachable)?;
-        Ok(Towards { link, mtu: Some(route_mtu(&answer.attributes)).filter(|mtu| *mtu > 0) })
+        let mtu = Some(route_mtu(&answer.attributes)).filter(|mtu| *mtu > 0);
+        Ok(Towards { link, mtu, source: answer.attributes.iter().find_map(source) })
     }
 }
 

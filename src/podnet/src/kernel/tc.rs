@@ -11,9 +11,7 @@ use netlink_packet_route::tc::{
 };
 use nix::errno::Errno;
 use rtnetlink::Error;
-use rtnetlink::packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla,
-};
+use rtnetlink::packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, Nla};
 
 use super::{Rtnl, failed, gone_is_ok, said};
 use crate::tunnel::TunnelError;
@@ -40,6 +38,8 @@ pub(crate) struct Filter {
     /// EtherType in host order; [`EVERY_PROTOCOL`] for all.
     pub(crate) protocol: u16,
     pub(crate) kind: String,
+    /// Its number among those of the same priority, protocol and kind.
+    pub(crate) handle: u32,
     /// The device it redirects to, if that is what it does.
     pub(crate) redirect: Option<u32>,
     /// Its instructions, if it is a program of classic BPF that itself decides.
@@ -111,35 +111,41 @@ impl Rtnl {
 
     /// Has a program of classic BPF decide about every frame a device receives, eight bytes an instruction.
     pub(crate) async fn add_program(&self, link: u32, priority: u16, program: &[u8]) -> Result<(), Error> {
-        let too_long = |_| Error::InvalidNla(format!("a program of {} bytes", program.len()));
-        let instructions = u16::try_from(program.len() / 8).map_err(too_long)?;
-        let mut message = TcMessage::with_index(tc_index(link)?);
-        message.header.parent = RECEIVED;
-        message.header.info = u32::from(TcHandle { major: priority, minor: EVERY_PROTOCOL.to_be() });
-        let option =
-            |kind, value: Vec<u8>| TcOption::Bpf(TcFilterBpfOption::Other(DefaultNla::new(kind, value)));
-        let options = vec![
-            option(TCA_BPF_OPS_LEN, instructions.to_ne_bytes().into()),
-            option(TCA_BPF_OPS, program.to_vec()),
-            option(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes().into()),
-        ];
-        message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
-        message.attributes.push(TcAttribute::Options(options));
-        self.acknowledged(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL).await
+        self.set_program(program_message(link, priority, program)?, NLM_F_CREATE | NLM_F_EXCL).await
     }
 
-    async fn acknowledged(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        let mut answers = self.handle.clone().request(request)?;
-        while let Some(answer) = futures::StreamExt::next(&mut answers).await {
-            match answer.payload {
-                NetlinkPayload::Error(e) if e.code.is_some() => return Err(Error::NetlinkError(e)),
-                _ => {}
-            }
-        }
-        Ok(())
+    /// Gives a filter that is a program another one, between two frames: there is none that neither sees.
+    pub(crate) async fn replace_program(
+        &self,
+        link: u32,
+        filter: &Filter,
+        program: &[u8],
+    ) -> Result<(), Error> {
+        let mut message = program_message(link, filter.priority, program)?;
+        message.header.handle = TcHandle::from(filter.handle);
+        self.set_program(message, NLM_F_CREATE).await
     }
+
+    async fn set_program(&self, message: TcMessage, flags: u16) -> Result<(), Error> {
+        self.acknowledged(RouteNetlinkMessage::NewTrafficFilter(message), flags).await
+    }
+}
+
+fn program_message(link: u32, priority: u16, program: &[u8]) -> Result<TcMessage, Error> {
+    let too_long = |_| Error::InvalidNla(format!("a program of {} bytes", program.len()));
+    let instructions = u16::try_from(program.len() / 8).map_err(too_long)?;
+    let mut message = TcMessage::with_index(tc_index(link)?);
+    message.header.parent = RECEIVED;
+    message.header.info = u32::from(TcHandle { major: priority, minor: EVERY_PROTOCOL.to_be() });
+    let option = |kind, value: Vec<u8>| TcOption::Bpf(TcFilterBpfOption::Other(DefaultNla::new(kind, value)));
+    let options = vec![
+        option(TCA_BPF_OPS_LEN, instructions.to_ne_bytes().into()),
+        option(TCA_BPF_OPS, program.to_vec()),
+        option(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes().into()),
+    ];
+    message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
+    message.attributes.push(TcAttribute::Options(options));
+    Ok(message)
 }
 
 /// Of `linux/pkt_cls.h`.
@@ -181,6 +187,7 @@ pub(super) fn filter(message: &TcMessage) -> Option<Filter> {
         priority: info.major,
         protocol: u16::from_be(info.minor),
         kind: kind.to_owned(),
+        handle: u32::from(message.header.handle),
         redirect: options.iter().find_map(|o| match o {
             TcOption::U32(TcFilterU32Option::Action(actions)) => actions.iter().find_map(redirection),
             _ => None,

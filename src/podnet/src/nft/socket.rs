@@ -179,6 +179,8 @@ impl Answers {
         for frame in Frames(received) {
             match frame.kind {
                 NLMSG_ERROR => outcome(frame.body, step)?,
+                // A list that could not be told to its end is none.
+                NLMSG_DONE if !frame.body.is_empty() => return outcome(frame.body, step).map(|()| true),
                 NLMSG_DONE => return Ok(true),
                 _ => self.heard.push(frame.body.get(HEADERS - HEADER..).unwrap_or_default().to_vec()),
             }
@@ -246,6 +248,19 @@ mod tests {
         assert!(matches!(said(Errno::EOPNOTSUPP), Err(NftError::Unavailable(_))));
         assert!(matches!(said(Errno::EPERM), Err(NftError::Failed { .. })));
         assert!(outcome(&[], "try").is_err());
+    }
+
+    #[test]
+    fn a_list_that_ended_by_an_error_is_an_error() {
+        let end = |code: i32| {
+            let mut frame = 20_u32.to_ne_bytes().to_vec();
+            frame.extend(NLMSG_DONE.to_ne_bytes());
+            frame.extend([0; 10]);
+            frame.extend(code.to_ne_bytes());
+            Answers::default().hear(&frame, "list")
+        };
+        assert!(end(0).unwrap());
+        assert!(matches!(end(-(Errno::EINTR as i32)), Err(NftError::Failed { .. })));
     }
 
     proptest! {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Everything goes to the tunnel's own UDP port, which has to be open anyway: security groups often drop ICMP, so neither echo nor path
-//! MTU discovery can be relied upon. The question makes no state (its sender has no address, RFC 5227) and any guest's kernel answers it,
-//! a stock one too; of the way back a stock guest shows only that small packets pass. The packets are sent from before the VM boots, so
+//! MTU discovery can be relied upon. Any guest's kernel answers the question, a stock one too, and keeps nothing of it over IPv4 (its sender
+//! has no address, RFC 5227); over IPv6 a neighbour entry that it forgets within minutes. Of the way back a stock guest shows only that small packets pass. The packets are sent from before the VM boots, so
 //! a start that goes well waits for nothing: both directions are known before the agent answers.
 //!
 //! `frame` is the bytes, `verdict` decides, this module sends and listens. Nothing here changes the tunnel.
@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use self::frame::{Question, SMALL};
-use self::verdict::{Seen, Verdict, verdict};
+use self::verdict::{Guest, Seen, Verdict, verdict};
 use crate::netns::Netns;
 use crate::tunnel::{TunnelError, TunnelSpec};
 use crate::vxlan::Vxlan;
@@ -58,8 +58,19 @@ pub struct Probe {
     pub mac: MacAddr,
     /// The MTU the pod was promised, in bytes.
     pub mtu: u32,
+    /// Whose guest it is.
+    pub guest: GuestKind,
     /// Answered when the guest has laid its end for sure; dropped, it counts as answered.
     pub guest_up: oneshot::Receiver<()>,
+}
+
+/// Whose guest a VM has, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestKind {
+    /// Ours, which announces itself.
+    Ours,
+    /// Perhaps a stock one, which does not.
+    Unknown,
 }
 
 /// A network that carries less than a pod's MTU needs.
@@ -127,8 +138,16 @@ pub(crate) async fn verify(netns: &Netns, spec: &TunnelSpec, probe: Probe) -> Re
             return Ok(());
         }
     };
-    let Probe { mut guest_up, mtu, .. } = probe;
+    let Probe { mut guest_up, mtu, guest: kind, .. } = probe;
     let (mut seen, mut up) = (Seen::default(), None::<Instant>);
+    let judge = |seen: &Seen, up: Option<Instant>| {
+        let guest = match up.map(|up| up.elapsed()) {
+            None => Guest::Booting,
+            Some(since) if since < GRACE => Guest::Up,
+            Some(_) => Guest::LongUp,
+        };
+        verdict(seen, mtu, guest, kind)
+    };
     loop {
         for size in [SMALL, mtu] {
             if seen.answered < Some(size) && line.ask(size).await == Sent::TooLarge {
@@ -136,37 +155,17 @@ pub(crate) async fn verify(netns: &Netns, spec: &TunnelSpec, probe: Probe) -> Re
             }
         }
         let pause = Instant::now() + if up.is_some() { ONCE_UP } else { WHILE_BOOTING };
-        loop {
+        while judge(&seen, up) == Verdict::Wait {
             tokio::select! {
                 biased;
                 _ = &mut guest_up, if up.is_none() => { up = Some(Instant::now()); break; }
                 () = sleep_until(pause) => break,
                 heard = line.hear() => seen.note(heard),
             }
-            if verdict(&seen, mtu, up.is_some(), false) != Verdict::Wait {
-                break;
-            }
         }
-        let late = up.is_some_and(|up| up.elapsed() >= GRACE);
-        match verdict(&seen, mtu, up.is_some(), late) {
+        match judge(&seen, up) {
             Verdict::Wait => {}
-            Verdict::Good => return Ok(()),
-            Verdict::GoodOneWay => {
-                tracing::info!(
-                    mtu,
-                    "the guest does not announce itself, so only the way to it is known to carry full packets"
-                );
-                return Ok(());
-            }
-            Verdict::TooSmall(Way::ToVm) => {
-                let carried = line.measure().await;
-                return Err(line.too_small(Way::ToVm, carried));
-            }
-            Verdict::TooSmall(Way::FromVm) => {
-                let carried = seen.announced.filter(|size| *size > SMALL).map(|size| size + line.overhead);
-                return Err(line.too_small(Way::FromVm, carried));
-            }
-            Verdict::Silent => return Err(line.silent()),
+            known => return line.conclude(known, &seen).await,
         }
     }
 }
@@ -178,7 +177,7 @@ pub(crate) async fn announce(
     interface: &PodInterface,
 ) -> Result<(), TunnelError> {
     let failed = |source| TunnelError::Kernel { step: format!("send to {worker}"), source };
-    let socket = whole_packets((worker, vxlan.port).into()).await.map_err(failed)?;
+    let socket = whole_packets(vxlan.local, (worker, vxlan.port).into()).await.map_err(failed)?;
     let mut before = 0;
     for at in ANNOUNCED {
         sleep(Duration::from_millis(at - before)).await;
@@ -191,13 +190,13 @@ pub(crate) async fn announce(
     Ok(())
 }
 
-/// A UDP socket whose packets leave in one piece or not at all.
-async fn whole_packets(remote: SocketAddr) -> std::io::Result<UdpSocket> {
+/// A UDP socket whose packets leave in one piece or not at all, from the tunnel's own address: the other end drops those of any other.
+async fn whole_packets(local: Option<IpAddr>, remote: SocketAddr) -> std::io::Result<UdpSocket> {
     let any: IpAddr = match remote.ip() {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((any, 0)).await?;
+    let socket = UdpSocket::bind((local.unwrap_or(any), 0)).await?;
     match remote.ip() {
         IpAddr::V4(_) => never_in_pieces(&socket, (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER))?,
         IpAddr::V6(_) => never_in_pieces(&socket, (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER))?,
@@ -247,7 +246,7 @@ struct Line {
 impl Line {
     async fn open(netns: &Netns, spec: &TunnelSpec, probe: &Probe) -> Result<Self, TunnelError> {
         let failed = |source| TunnelError::Kernel { step: "open the probe's sockets".to_owned(), source };
-        let socket = whole_packets((spec.remote, spec.port).into()).await.map_err(failed)?;
+        let socket = whole_packets(spec.local, (spec.remote, spec.port).into()).await.map_err(failed)?;
         let tap = ear(netns.packet_socket().await?).map_err(failed)?;
         Ok(Self {
             socket,
@@ -313,6 +312,29 @@ impl Line {
         let node = crate::kernel::Rtnl::here().ok()?;
         let towards = node.towards(self.remote).await.ok()?;
         node.links().await.ok()?.iter().find(|l| l.index == towards.link).map(|l| l.mtu)
+    }
+
+    /// What a verdict that is not "wait" comes to.
+    async fn conclude(&mut self, verdict: Verdict, seen: &Seen) -> Result<(), TunnelError> {
+        match verdict {
+            Verdict::Wait | Verdict::Good => Ok(()),
+            Verdict::GoodOneWay => {
+                tracing::info!(
+                    mtu = self.promised,
+                    "the guest does not announce itself, so only the way to it is known to carry full packets"
+                );
+                Ok(())
+            }
+            Verdict::TooSmall(Way::ToVm) => {
+                let carried = self.measure().await;
+                Err(self.too_small(Way::ToVm, carried))
+            }
+            Verdict::TooSmall(Way::FromVm) => {
+                let carried = seen.announced.filter(|size| *size > SMALL).map(|size| size + self.overhead);
+                Err(self.too_small(Way::FromVm, carried))
+            }
+            Verdict::Silent => Err(self.silent()),
+        }
     }
 
     fn too_small(&self, way: Way, carried: Option<u32>) -> TunnelError {

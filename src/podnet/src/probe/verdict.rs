@@ -1,7 +1,7 @@
 //! What follows from what came through. Pure.
 
-use super::Way;
 use super::frame::{Heard, SMALL};
+use super::{GuestKind, Way};
 
 /// What came through so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,20 +27,33 @@ pub(super) enum Verdict {
     Wait,
     /// Full packets pass both ways.
     Good,
-    /// They pass to the guest; it says nothing itself, as a stock one.
+    /// They pass to the guest; it says nothing itself, as a stock one does not.
     GoodOneWay,
     TooSmall(Way),
     /// Nothing comes through one of the ways.
     Silent,
 }
 
-/// `up`: the guest has laid its end; what it was to announce first is here or lost. `late`: and that is long ago.
-pub(super) fn verdict(seen: &Seen, mtu: u32, up: bool, late: bool) -> Verdict {
+/// How far the guest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guest {
+    Booting,
+    /// It has laid its end; what it announces may be on the way.
+    Up,
+    /// And that is long ago: what is not here is lost.
+    LongUp,
+}
+
+/// `kind` is whose guest it is: ours announces itself a little after it has laid its end, and that is waited for.
+pub(super) fn verdict(seen: &Seen, mtu: u32, guest: Guest, kind: GuestKind) -> Verdict {
     let small_mtu = mtu <= SMALL;
     match (seen.answered, seen.announced) {
         (Some(there), Some(back)) if there >= mtu && (back >= mtu || small_mtu) => Verdict::Good,
-        (Some(there), None) if there >= mtu && up => Verdict::GoodOneWay,
-        _ if !late => Verdict::Wait,
+        (Some(there), None) if there >= mtu && (guest, kind) == (Guest::Up, GuestKind::Unknown) => {
+            Verdict::GoodOneWay
+        }
+        _ if guest != Guest::LongUp => Verdict::Wait,
+        (Some(there), None) if there >= mtu => Verdict::GoodOneWay,
         // Without an answer nothing gets to the guest, whatever it says itself.
         (None, _) => Verdict::Silent,
         (Some(there), _) if there < mtu => Verdict::TooSmall(Way::ToVm),
@@ -59,24 +72,31 @@ mod tests {
 
     #[test]
     fn each_thing_that_can_be_seen_has_its_verdict() {
+        use Guest::{Booting, LongUp, Up};
+        use GuestKind::{Ours, Unknown};
+        let both = [Ours, Unknown].as_slice();
         let table = [
-            // answered, announced, up, late
-            ((1450, 1450), (false, false), Verdict::Good),
-            ((1450, 0), (false, false), Verdict::Wait),
-            ((1450, 0), (true, false), Verdict::GoodOneWay),
-            ((1450, SMALL), (true, false), Verdict::Wait),
-            ((1450, SMALL), (true, true), Verdict::TooSmall(Way::FromVm)),
-            ((1450, 1400), (true, true), Verdict::TooSmall(Way::FromVm)),
-            ((SMALL, 1450), (true, false), Verdict::Wait),
-            ((SMALL, 1450), (true, true), Verdict::TooSmall(Way::ToVm)),
-            ((SMALL, 0), (true, true), Verdict::TooSmall(Way::ToVm)),
-            ((0, 0), (true, false), Verdict::Wait),
-            ((0, 0), (true, true), Verdict::Silent),
-            ((0, 1450), (true, true), Verdict::Silent),
+            // answered, announced, how far, whose
+            ((1450, 1450), Booting, both, Verdict::Good),
+            ((1450, 0), Booting, both, Verdict::Wait),
+            ((1450, 0), Up, &[Unknown], Verdict::GoodOneWay),
+            ((1450, 0), Up, &[Ours], Verdict::Wait),
+            ((1450, 0), LongUp, both, Verdict::GoodOneWay),
+            ((1450, SMALL), Up, both, Verdict::Wait),
+            ((1450, SMALL), LongUp, both, Verdict::TooSmall(Way::FromVm)),
+            ((1450, 1400), LongUp, both, Verdict::TooSmall(Way::FromVm)),
+            ((SMALL, 1450), Up, both, Verdict::Wait),
+            ((SMALL, 1450), LongUp, both, Verdict::TooSmall(Way::ToVm)),
+            ((SMALL, 0), LongUp, both, Verdict::TooSmall(Way::ToVm)),
+            ((0, 0), Up, both, Verdict::Wait),
+            ((0, 0), LongUp, both, Verdict::Silent),
+            ((0, 1450), LongUp, both, Verdict::Silent),
         ];
-        for ((answered, announced), (up, late), expected) in table {
-            let found = verdict(&seen(answered, announced), 1450, up, late);
-            assert_eq!(found, expected, "answered {answered} announced {announced} up {up} late {late}");
+        for ((answered, announced), guest, kinds, expected) in table {
+            for kind in kinds {
+                let found = verdict(&seen(answered, announced), 1450, guest, *kind);
+                assert_eq!(found, expected, "answered {answered} announced {announced} {guest:?} {kind:?}");
+            }
         }
     }
 }

@@ -11,8 +11,10 @@ use std::net::IpAddr;
 
 use peerpods_podvm::metadata::{DNS_PORT, MetadataAccess};
 
-/// Offsets from the network header, and of what the kernel knows about a packet (`linux/filter.h`).
-const NETWORK: u32 = 0xfff0_0000;
+/// Where the network header is: the kernel runs the program on the whole frame, from its MAC header on. Not the offsets "from the network
+/// header" (`SKF_NET_OFF`): by these, kernels before 6.16 find nothing of a packet whose headers are not in its first piece.
+const NETWORK: u32 = ETHERNET_HEADER;
+/// What the kernel knows about a packet: its protocol (`linux/filter.h`).
 const PROTOCOL: u32 = 0xffff_f000;
 
 /// `TC_ACT_UNSPEC`: the next filter decides.

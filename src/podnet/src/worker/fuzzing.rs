@@ -8,7 +8,7 @@ use super::plan::{self, Side, State};
 use super::{BRIDGE, device_name, interface, is_ours};
 use crate::kernel::fuzzing::Object;
 use crate::kernel::tc::Received;
-use crate::kernel::{Address, KernelRoute, Link, LinkKind};
+use crate::kernel::{Address, KernelRoute, Link};
 use crate::tunnel::TunnelSpec;
 use crate::vxlan::Found;
 
@@ -45,18 +45,7 @@ pub(crate) fn steps(objects: &[Object], spec: &TunnelSpec) -> (Vec<String>, Vec<
     let named = |name: &str| links.iter().find(|link| link.name == name);
     let side =
         |link: &Link| Side { link: link.index, mtu: link.mtu, received: received(objects, link.index) };
-    let device = named(&device_name(spec.ordinal)).and_then(|link| match &link.kind {
-        LinkKind::Vxlan(vxlan) => Some(Found {
-            index: link.index,
-            vxlan: vxlan.clone(),
-            underlay_at_home: link.other_netns == Some(0),
-            mtu: link.mtu,
-            mac: link.mac,
-            up: link.up,
-            controller: link.controller,
-        }),
-        _ => None,
-    });
+    let device = named(&device_name(spec.ordinal)).and_then(|link| Found::of(link.clone(), Some(0)));
     let device_received = device.as_ref().map(|d| received(objects, d.index)).unwrap_or_default();
     let state = State {
         pod: named(&spec.pod_interface).map(side),

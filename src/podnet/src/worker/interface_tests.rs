@@ -26,7 +26,11 @@ fn eth(index: u32) -> Link {
 }
 
 fn our_device() -> Link {
-    link(9, "vxlan1", LinkKind::Vxlan(Vxlan { vni: 1, port: 9000, remote: None, learning: false }))
+    link(
+        9,
+        "vxlan1",
+        LinkKind::Vxlan(Vxlan { vni: 1, port: 9000, local: None, remote: None, learning: false }),
+    )
 }
 
 fn on(link: u32, net: &str) -> Address {

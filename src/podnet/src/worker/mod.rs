@@ -31,7 +31,7 @@ use crate::guard::{self, Admitted};
 use crate::kernel::{Link, LinkKind, Rtnl, failed, io_error, said};
 use crate::netns::Netns;
 use crate::probe::{self, Probe};
-use crate::tunnel::{Tunnel, TunnelError, TunnelSpec};
+use crate::tunnel::{LaidTunnel, Tunnel, TunnelError, TunnelSpec};
 use crate::vxlan::{self, NewDevice};
 
 /// The bridge's name in a pod's namespace.
@@ -107,8 +107,7 @@ impl Tunnel for VxlanTunnel {
         let state = place.observe(spec).await?;
         let pod_link = state.pod.as_ref().map(|pod| pod.link).ok_or_else(|| no_interface(netns, spec))?;
         // First: a device without its guard takes anybody's packets.
-        let TunnelSpec { vni, port, remote: peer, .. } = *spec;
-        guard::admit(Admitted { vni, port, peer, netns: Some(netns) }).await?;
+        guard::admit(admitted(netns, spec)).await?;
         let block = Blocked::new(spec.remote, self.metadata).program();
         for step in plan::setup(&state, spec, &block) {
             match place.apply(&step, spec, Some(pod_link), &block).await {
@@ -142,6 +141,10 @@ impl Tunnel for VxlanTunnel {
         probe::verify(&Netns::open(netns).await?, spec, probe).await
     }
 
+    async fn keep(&self, laid: &(dyn Fn() -> Vec<LaidTunnel> + Sync)) -> Result<(), TunnelError> {
+        guard::keep(|| laid().iter().map(|one| admitted(&one.netns, &one.spec)).collect()).await
+    }
+
     async fn collect(&self) -> Result<(), TunnelError> {
         guard::collect().await
     }
@@ -159,6 +162,11 @@ pub async fn try_out_block() -> Result<(), String> {
     place.add_ingress(loopback).await.map_err(said("make an ingress qdisc"))?;
     place.add_program(loopback, plan::PRIORITY, &program).await.map_err(said("add a cls_bpf filter"))?;
     place.remove_ingress(loopback).await.map_err(said("remove an ingress qdisc"))
+}
+
+fn admitted(netns: &Path, spec: &TunnelSpec) -> Admitted {
+    let TunnelSpec { vni, port, remote: peer, .. } = *spec;
+    Admitted { vni, port, peer, netns: Some(netns.to_owned()) }
 }
 
 fn no_interface(netns: &Path, spec: &TunnelSpec) -> TunnelError {
@@ -245,9 +253,10 @@ impl Place {
                 self.pod_link.add_redirect(index(*end), index(end.other()), end.priority()).await
             }
             Step::AddBlock => self.pod_link.add_program(device, plan::PRIORITY, block).await,
+            Step::ReplaceBlock(old) => self.pod_link.replace_program(device, old, block).await,
         };
         match done {
-            Err(error) if *step == Step::AddBlock && said(&error, &[Errno::ENOENT]) => {
+            Err(error) if step.is_block() && said(&error, &[Errno::ENOENT]) => {
                 let what = "a kernel without the classifier cls_bpf (modprobe cls_bpf): the pod could not be kept from its VM \
                             and from metadata services";
                 Err(TunnelError::Unsupported { what: what.to_owned() })

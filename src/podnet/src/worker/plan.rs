@@ -81,6 +81,8 @@ pub(super) enum Step {
     RemoveFilter(End, Filter),
     /// What the pod is kept from, at the device.
     AddBlock,
+    /// The same in place of another program of ours.
+    ReplaceBlock(Filter),
     AddRedirect(End),
     AddBridge,
     JoinBridge,
@@ -90,6 +92,11 @@ pub(super) enum Step {
 }
 
 impl Step {
+    /// It has the kernel load a program.
+    pub(super) fn is_block(&self) -> bool {
+        matches!(self, Self::AddBlock | Self::ReplaceBlock(_))
+    }
+
     /// The tunnel carries packets without it.
     pub(super) fn is_optional(&self) -> bool {
         matches!(self, Self::AddBridge | Self::JoinBridge)
@@ -116,6 +123,7 @@ impl fmt::Display for Step {
             Self::RemoveQdisc(end) => write!(f, "remove the ingress qdisc of {end}"),
             Self::RemoveFilter(end, _) => write!(f, "remove a filter of {end}"),
             Self::AddBlock => f.write_str("block what the pod is kept from"),
+            Self::ReplaceBlock(_) => f.write_str("change what the pod is kept from"),
             Self::AddRedirect(end) => write!(f, "redirect {end} to {}", end.other()),
             Self::AddBridge => f.write_str("make the bridge that has senders told of too large packets"),
             Self::JoinBridge => f.write_str("make the VXLAN device a port of that bridge"),
@@ -127,10 +135,16 @@ impl fmt::Display for Step {
 /// The steps from what is there to a whole tunnel; none when it is whole. `block` is the program that drops what the pod is kept from.
 pub(super) fn setup(state: &State, spec: &TunnelSpec, block: &[u8]) -> Vec<Step> {
     let Some(pod) = &state.pod else { return Vec::new() };
-    let wanted = Vxlan { vni: spec.vni, port: spec.port, remote: Some(spec.remote), learning: false };
+    let wanted = Vxlan {
+        vni: spec.vni,
+        port: spec.port,
+        local: spec.local,
+        remote: Some(spec.remote),
+        learning: false,
+    };
     let mtu = pod.mtu.clamp(MTU_DEFAULT, MTU_LARGEST);
     let mut steps = Vec::new();
-    let kept = state.device.as_ref().filter(|d| d.vxlan == wanted && d.underlay_at_home);
+    let kept = state.device.as_ref().filter(|d| d.vxlan.serves_as(&wanted) && d.underlay_at_home);
     if let Some(other) = state.device.as_ref().filter(|_| kept.is_none()) {
         steps.push(Step::RemoveDevice { link: other.index });
     }
@@ -164,6 +178,10 @@ fn from_device(steps: &mut Vec<Step>, found: &Received, pod: u32, block: &[u8]) 
     match first.as_slice() {
         [] => steps.push(Step::AddBlock),
         [only] if is_block(only) => {}
+        // Never removed first: the pod would reach everything for a moment.
+        [only] if only.protocol == EVERY_PROTOCOL && only.program.is_some() => {
+            steps.push(Step::ReplaceBlock((*only).clone()));
+        }
         others => {
             redirect(steps, End::Device, found, Some(pod));
             remove(steps, End::Device, others);

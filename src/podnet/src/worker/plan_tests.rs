@@ -10,6 +10,7 @@ fn spec() -> TunnelSpec {
     TunnelSpec {
         vni: 555_000,
         port: 9000,
+        local: "10.0.0.1".parse().ok(),
         remote: "10.0.0.2".parse().unwrap(),
         pod_interface: "eth0".to_owned(),
         ordinal: 0,
@@ -17,7 +18,8 @@ fn spec() -> TunnelSpec {
 }
 
 fn wanted() -> Vxlan {
-    Vxlan { vni: 555_000, port: 9000, remote: Some("10.0.0.2".parse().unwrap()), learning: false }
+    let of = |address: &str| address.parse().ok();
+    Vxlan { vni: 555_000, port: 9000, local: of("10.0.0.1"), remote: of("10.0.0.2"), learning: false }
 }
 
 const BLOCK: &[u8] = &[6; 8];
@@ -27,6 +29,7 @@ fn redirect_to(link: u32) -> Filter {
         priority: PRIORITY,
         protocol: EVERY_PROTOCOL,
         kind: "u32".to_owned(),
+        handle: 1,
         redirect: Some(link),
         program: None,
     }
@@ -132,8 +135,16 @@ fn any_other_parameter_replaces_the_device_and_both_redirections() {
     assert_eq!(changed(|_, d, _| d.vxlan.vni = 1), all);
     assert_eq!(changed(|_, d, _| d.vxlan.port = 4789), all);
     assert_eq!(changed(|_, d, _| d.vxlan.remote = Some("10.0.0.3".parse().unwrap())), all);
+    assert_eq!(changed(|_, d, _| d.vxlan.local = "10.0.0.9".parse().ok()), all);
     assert_eq!(changed(|_, d, _| d.vxlan.learning = true), all);
     assert_eq!(changed(|_, d, _| d.underlay_at_home = false), all);
+}
+
+#[test]
+fn a_device_of_an_older_program_without_a_source_address_is_kept() {
+    assert_eq!(changed(|_, d, _| d.vxlan.local = None), []);
+    let unknown = TunnelSpec { local: None, ..spec() };
+    assert_eq!(setup(&whole(), &unknown, BLOCK), [], "as one of an older record");
 }
 
 #[test]
@@ -164,8 +175,15 @@ fn what_stands_in_the_blocks_place_goes_only_when_there_is_a_redirection() {
         [Step::AddRedirect(End::Device), Step::RemoveFilter(End::Device, older.clone()), Step::AddBlock];
     assert_eq!(changed(|_, _, r| r.filters = vec![older.clone()]), taken_over);
     let other = block(&[7; 8]);
-    let replaced = [Step::RemoveFilter(End::Device, other.clone()), Step::AddBlock];
-    assert_eq!(changed(|_, _, r| r.filters[0] = other.clone()), replaced);
+    let replaced = [Step::ReplaceBlock(other.clone())];
+    assert_eq!(
+        changed(|_, _, r| r.filters[0] = other.clone()),
+        replaced,
+        "in place: nothing is open meanwhile"
+    );
+    let foreign = Filter { program: None, ..other };
+    let removed = [Step::RemoveFilter(End::Device, foreign.clone()), Step::AddBlock];
+    assert_eq!(changed(|_, _, r| r.filters[0] = foreign.clone()), removed);
 }
 
 #[test]

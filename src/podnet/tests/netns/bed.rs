@@ -24,7 +24,6 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::Program("ping"),
 ];
 
-pub(crate) const WORKER_IP: &str = "10.200.0.1";
 pub(crate) const VM_IP: &str = "10.200.0.2";
 pub(crate) const NODE_IP: &str = "10.244.0.1";
 pub(crate) const PORT: u16 = 9000;
@@ -58,14 +57,41 @@ impl Drop for Ns {
     }
 }
 
+/// The family of the network between worker and VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Underlay {
+    V4,
+    V6,
+}
+
+impl Underlay {
+    pub(crate) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Address `last` of network `net`; in network 200 the worker is 1 and the VM 2.
+    pub(crate) fn address(self, net: u8, last: u8) -> String {
+        match self {
+            Self::V4 => format!("10.{net}.0.{last}"),
+            Self::V6 => format!("fd00:{net}::{last}"),
+        }
+    }
+
+    pub(crate) fn give(self, ns: &str, link: &str, address: &str) {
+        let net = format!("{address}/{}", if self == Self::V4 { 24 } else { 64 });
+        let no_detection: &[&str] = if self == Self::V4 { &[] } else { &["nodad"] };
+        ip(&[&["-n", ns, "addr", "add", &net, "dev", link], no_detection].concat());
+    }
+}
+
 /// A worker and a VM on one underlay network.
 pub(crate) struct Bed {
     pub(crate) worker: Ns,
     pub(crate) vm: Ns,
+    pub(crate) underlay: Underlay,
 }
 
 /// One pod: its namespace on the worker, its `podns` in the VM, its tunnel.
 pub(crate) struct Pod {
+    underlay: Underlay,
     worker: String,
     pub(crate) vm: String,
     pub(crate) netns: PodNetns,
@@ -75,11 +101,15 @@ pub(crate) struct Pod {
 
 impl Bed {
     pub(crate) fn new() -> Self {
-        let bed = Self { worker: Ns::make("w"), vm: Ns::make("v") };
+        Self::over(Underlay::V4)
+    }
+
+    pub(crate) fn over(underlay: Underlay) -> Self {
+        let bed = Self { worker: Ns::make("w"), vm: Ns::make("v"), underlay };
         let (w, v) = (bed.worker.0.as_str(), bed.vm.0.as_str());
         ip(&["-n", w, "link", "add", "und0", "type", "veth", "peer", "name", "und0", "netns", v]);
-        for (ns, address) in [(w, WORKER_IP), (v, VM_IP)] {
-            ip(&["-n", ns, "addr", "add", &format!("{address}/24"), "dev", "und0"]);
+        for (ns, last) in [(w, 1), (v, 2)] {
+            underlay.give(ns, "und0", &underlay.address(200, last));
             ip(&["-n", ns, "link", "set", "und0", "up"]);
         }
         settled(w, "und0");
@@ -104,11 +134,19 @@ impl Bed {
         let spec = TunnelSpec {
             vni,
             port: PORT,
-            remote: VM_IP.parse().unwrap(),
+            local: self.underlay.address(200, 1).parse().ok(),
+            remote: self.underlay.address(200, 2).parse().unwrap(),
             pod_interface: "eth0".to_owned(),
             ordinal: 0,
         };
-        Pod { worker: self.worker.0.clone(), vm: self.vm.0.clone(), netns, podns, spec }
+        Pod {
+            underlay: self.underlay,
+            worker: self.worker.0.clone(),
+            vm: self.vm.0.clone(),
+            netns,
+            podns,
+            spec,
+        }
     }
 }
 
@@ -129,7 +167,8 @@ impl Pod {
     /// What the worker would send to the guest.
     pub(crate) fn network(&self) -> PodNetwork {
         let primary = Carried { vxlan_id: self.spec.vni, interface: self.observe().unwrap() };
-        PodNetwork::new(primary, Vec::new(), format!("{WORKER_IP}/24").parse().unwrap(), PORT)
+        let worker = format!("{}/24", self.underlay.address(200, 1)).parse().unwrap();
+        PodNetwork::new(primary, Vec::new(), worker, PORT)
     }
 
     pub(crate) fn setup_guest(&self) -> Result<(), TunnelError> {

@@ -8,7 +8,7 @@ use peerpods_podnet::{Tunnel, VxlanTunnel, guest};
 use peerpods_podvm::metadata::{MetadataAccess, SERVICES};
 use peerpods_test_require::require;
 
-use crate::bed::{Bed, NEEDS, Pod, VM_IP, inside, ip, must, on};
+use crate::bed::{Bed, NEEDS, Pod, Underlay, VM_IP, inside, ip, must, on};
 
 const SERVICE: &str = "169.254.169.254";
 const NODE_DNS: &str = "169.254.20.10";
@@ -24,6 +24,10 @@ fn bed() -> (Bed, Pod) {
     }
     ip(&["-n", &bed.vm.0, "route", "replace", "default", "via", "10.200.0.1"]);
     (bed, pod)
+}
+
+fn worker_ip() -> IpAddr {
+    "10.200.0.1".parse().unwrap()
 }
 
 fn listen(netns: &str, address: &str, port: u16) -> TcpListener {
@@ -59,6 +63,12 @@ fn a_pod_reaches_neither_metadata_services_nor_its_own_vm_whatever_it_changes() 
     assert_eq!(connect(&pod, SERVICE, 80), Ok(()));
     assert_eq!(connect(&pod, "168.63.129.16", 80), Ok(()));
     assert_eq!(connect(&pod, VM_IP, 15150), Err(ErrorKind::TimedOut), "never the VM");
+    let filters = must("tc", &["-n", &pod.netns.name, "filter", "show", "dev", "vxlan1", "ingress"]);
+    assert_eq!(
+        filters.matches("pref 1 bpf chain 0 handle").count(),
+        1,
+        "one in place of the other: {filters}"
+    );
     let blocks = ["-n", pod.netns.name.as_str(), "filter", "del", "dev", "vxlan1", "ingress", "pref", "1"];
     must("tc", &blocks);
     assert_eq!(connect(&pod, VM_IP, 15150), Ok(()), "by way of the worker");
@@ -73,7 +83,7 @@ fn dns_is_answered_at_node_local_and_metadata_addresses() {
     }
     let (bed, pod) = bed();
     pod.setup();
-    inside(&bed.vm.0, || async { guest::refuse(&pod.podns.path(), &SERVICES).await.unwrap() });
+    inside(&bed.vm.0, || async { guest::refuse(&pod.podns.path(), worker_ip(), &SERVICES).await.unwrap() });
     for address in [NODE_DNS, SERVICE, "168.63.129.16"] {
         let server = on(&bed.worker.0, || UdpSocket::bind((address, 53)).unwrap());
         let over_tcp = listen(&bed.worker.0, address, 53);
@@ -106,12 +116,54 @@ fn a_program_in_the_pod_is_told_at_once_what_it_cannot_reach() {
     let (bed, pod) = bed();
     pod.setup();
     for _ in 0..2 {
-        inside(&bed.vm.0, || async { guest::refuse(&pod.podns.path(), &SERVICES).await.unwrap() });
+        inside(&bed.vm.0, || async {
+            guest::refuse(&pod.podns.path(), worker_ip(), &SERVICES).await.unwrap()
+        });
     }
     for (address, port) in [(SERVICE, 80), ("168.63.129.16", 32526), ("fd00:ec2::254", 80), (VM_IP, 15150)] {
         assert_eq!(connect(&pod, address, port), Err(ErrorKind::PermissionDenied), "{address}");
     }
     assert!(pod.vm_answers());
+}
+
+#[test]
+fn a_bridge_of_the_vm_that_is_not_on_the_pods_network_is_not_refused() {
+    if !require("a_bridge_of_the_vm_that_is_not_on_the_pods_network_is_not_refused", NEEDS) {
+        return;
+    }
+    let (bed, pod) = bed();
+    ip(&["-n", &bed.vm.0, "link", "add", "docker0", "type", "bridge"]);
+    ip(&["-n", &bed.vm.0, "addr", "add", "172.17.0.1/16", "dev", "docker0"]);
+    ip(&["-n", &bed.vm.0, "link", "set", "docker0", "up"]);
+    ip(&["-n", &bed.worker.0, "addr", "add", "172.17.0.1/32", "dev", "lo"]);
+    let _somebody = listen(&bed.worker.0, "172.17.0.1", 80);
+    pod.setup();
+    inside(&bed.vm.0, || async { guest::refuse(&pod.podns.path(), worker_ip(), &SERVICES).await.unwrap() });
+    assert_eq!(connect(&pod, "172.17.0.1", 80), Ok(()), "another's, of the same address");
+    assert_eq!(connect(&pod, VM_IP, 15150), Err(ErrorKind::PermissionDenied));
+}
+
+#[test]
+fn over_ipv6_a_pod_reaches_the_metadata_service_no_more_than_over_ipv4() {
+    if !require("over_ipv6_a_pod_reaches_the_metadata_service_no_more_than_over_ipv4", NEEDS) {
+        return;
+    }
+    const SERVICE6: &str = "fd00:ec2::254";
+    let (bed, pod) = bed();
+    let (worker, ns) = (bed.worker.0.as_str(), pod.netns.name.as_str());
+    Underlay::V6.give(worker, &pod.netns.node_interface, "fd00:244::1");
+    Underlay::V6.give(ns, "eth0", "fd00:244::5");
+    ip(&["-n", ns, "-6", "route", "add", "default", "via", "fd00:244::1"]);
+    ip(&["-n", worker, "addr", "add", &format!("{SERVICE6}/128"), "dev", "lo", "nodad"]);
+    let (_service, _dns) = (listen(worker, SERVICE6, 80), listen(worker, SERVICE6, 53));
+    let _node = listen(worker, "fd00:244::1", 80);
+    pod.setup();
+    assert_eq!(connect(&pod, "fd00:244::1", 80), Ok(()), "the node is reached");
+    assert_eq!(connect(&pod, SERVICE6, 80), Err(ErrorKind::TimedOut));
+    assert_eq!(connect(&pod, SERVICE6, 53), Ok(()), "and its resolver");
+    let allowed = VxlanTunnel::with_metadata_access(MetadataAccess::Allowed);
+    inside(worker, || async { allowed.setup(&pod.netns.path, &pod.spec).await.unwrap() });
+    assert_eq!(connect(&pod, SERVICE6, 80), Ok(()));
 }
 
 #[test]

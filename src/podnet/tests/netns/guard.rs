@@ -1,47 +1,45 @@
-//! Who can send into a tunnel, and what is left of the table that decides it. Judged by the `nft` program, by packets, and by the
-//! kernel's own counters.
+//! Who can send into a tunnel. Judged by packets, by the `nft` program, and by the kernel's own counters.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::{IpAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
-use peerpods_podnet::{Tunnel, VxlanTunnel, pod_netns};
 use peerpods_test_require::{Need, require};
 
-use crate::bed::{Bed, NEEDS, NODE_IP, Ns, PORT, Pod, VM_IP, counter, inside, ip, must, on, ping};
+use crate::bed::{Bed, NEEDS, Ns, PORT, Underlay, counter, ip, must, on, ping, settled};
 
 const NFT: &[Need] = &[Need::Program("nft")];
-const VNI: u32 = 555_000;
+pub(crate) const VNI: u32 = 555_000;
 
-fn can(test: &str) -> bool {
+pub(crate) fn can(test: &str) -> bool {
     require(test, NEEDS) && require(test, NFT)
 }
 
-fn nft(netns: &str, args: &[&str]) -> String {
+pub(crate) fn nft(netns: &str, args: &[&str]) -> String {
     must("ip", &[&["netns", "exec", netns, "nft"], args].concat())
 }
 
-fn table(netns: &str) -> String {
+pub(crate) fn table(netns: &str) -> String {
     nft(netns, &["list", "table", "inet", "peerpods"])
 }
 
-fn has_table(netns: &str) -> bool {
-    nft(netns, &["list", "tables"]).contains("peerpods")
-}
-
-/// The packets that the rule with this comment counted.
+/// The packets that the rules with this comment (one a family) counted.
 fn counted(netns: &str, comment: &str) -> u64 {
     let table = table(netns);
-    let rule = table.lines().find(|l| l.contains(comment)).unwrap_or_else(|| panic!("{comment}: {table}"));
-    rule.split("packets ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+    let rules: Vec<&str> = table.lines().filter(|l| l.contains(comment)).collect();
+    assert!(!rules.is_empty(), "{comment}: {table}");
+    let packets = |rule: &&str| -> u64 {
+        rule.split("packets ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    rules.iter().map(packets).sum()
 }
 
-/// A third machine, with a link to the worker (10.201.0.1) and one to the VM (10.202.0.1).
+/// A third machine, with a link to the worker (address 1 of network 201) and one to the VM (of 202).
 fn third(bed: &Bed) -> Ns {
     let third = Ns::make("t");
-    for (home, link, net) in [(&bed.worker.0, "und1", "10.201.0"), (&bed.vm.0, "und2", "10.202.0")] {
+    for (home, link, net) in [(&bed.worker.0, "und1", 201), (&bed.vm.0, "und2", 202)] {
         ip(&["-n", home, "link", "add", link, "type", "veth", "peer", "name", link, "netns", &third.0]);
         for (ns, last) in [(home, 1), (&third.0, 3)] {
-            ip(&["-n", ns, "addr", "add", &format!("{net}.{last}/24"), "dev", link]);
+            bed.underlay.give(ns, link, &bed.underlay.address(net, last));
             ip(&["-n", ns, "link", "set", link, "up"]);
         }
     }
@@ -58,6 +56,11 @@ fn neighbour(bed: &Bed) -> Ns {
     ip(&["-n", &pod.0, "addr", "add", "10.244.9.7/24", "dev", "eth0"]);
     ip(&["-n", &pod.0, "link", "set", "eth0", "up"]);
     ip(&["-n", &pod.0, "route", "add", "default", "via", "10.244.9.1"]);
+    for (ns, link, address) in [(worker, "nei0", "fd00:249::1"), (&pod.0, "eth0", "fd00:249::7")] {
+        Underlay::V6.give(ns, link, address);
+    }
+    ip(&["-n", &pod.0, "-6", "route", "add", "default", "via", "fd00:249::1"]);
+    settled(&pod.0, "eth0");
     pod
 }
 
@@ -84,9 +87,19 @@ fn vxlan_ping(vni: u32, to: [u8; 4]) -> Vec<u8> {
 }
 
 fn send(from: &str, to: &str, packet: &[u8]) {
-    let address: SocketAddr = format!("{to}:{PORT}").parse().unwrap();
-    on(from, || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(packet, address).unwrap());
-    std::thread::sleep(Duration::from_millis(100));
+    let to: IpAddr = to.parse().unwrap();
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+    on(from, || UdpSocket::bind((any, 0)).unwrap().send_to(packet, (to, PORT)).unwrap());
+}
+
+/// Waits until it is so. What must *not* have happened is asserted after something that comes later was seen.
+#[track_caller]
+fn soon(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(5), "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// How many echo requests a namespace was sent. Devices' own counters are no use: IPv6 announces itself through every tunnel.
@@ -99,29 +112,31 @@ fn a_third_machine_cannot_send_into_a_pod_at_either_end() {
     if !can("a_third_machine_cannot_send_into_a_pod_at_either_end") {
         return;
     }
-    let bed = Bed::new();
-    let pod = bed.pod(5, VNI);
-    let third = third(&bed);
-    pod.setup();
-    assert!(pod.vm_answers());
-    // Behind the worker's end is the node, behind the VM's the pod.
-    let ends = [
-        (&bed.vm.0, "10.202.0.1", &pod.podns.0, [10, 244, 0, 5]),
-        (&bed.worker.0, "10.201.0.1", &bed.worker.0, [10, 244, 0, 1]),
-    ];
-    for (home, address, behind, to) in ends {
-        let packet = vxlan_ping(VNI, to);
-        let (before, dropped) = (echoes(behind), counted(home, "from anyone else"));
-        send(&third.0, address, &packet);
-        assert_eq!(echoes(behind), before, "{home}: it arrived");
-        assert_eq!(counted(home, "from anyone else"), dropped + 1, "{home}");
-        // The same packet without our table, to know that it is one that would have arrived.
-        nft(home, &["delete", "table", "inet", "peerpods"]);
-        send(&third.0, address, &packet);
-        assert_eq!(echoes(behind), before + 1, "{home}: the packet proves nothing");
+    for underlay in Underlay::BOTH {
+        let bed = Bed::over(underlay);
+        let pod = bed.pod(5, VNI);
+        let third = third(&bed);
         pod.setup();
+        assert!(pod.vm_answers());
+        // Behind the worker's end is the node, behind the VM's the pod.
+        let ends = [
+            (&bed.vm.0, underlay.address(202, 1), &pod.podns.0, [10, 244, 0, 5]),
+            (&bed.worker.0, underlay.address(201, 1), &bed.worker.0, [10, 244, 0, 1]),
+        ];
+        for (home, address, behind, to) in ends {
+            let packet = vxlan_ping(VNI, to);
+            let (before, dropped) = (echoes(behind), counted(home, "from anyone else"));
+            send(&third.0, &address, &packet);
+            soon(&format!("{home}: {}", table(home)), || counted(home, "from anyone else") == dropped + 1);
+            assert_eq!(echoes(behind), before, "{home}: it arrived");
+            // The same packet without our table, to know that it is one that would have arrived.
+            nft(home, &["delete", "table", "inet", "peerpods"]);
+            send(&third.0, &address, &packet);
+            soon("the packet proves nothing", || echoes(behind) == before + 1);
+            pod.setup();
+        }
+        assert!(pod.vm_answers());
     }
-    assert!(pod.vm_answers());
 }
 
 #[test]
@@ -142,18 +157,18 @@ fn fragments_hide_no_identifier() {
         for (flags, piece) in [(0x2000_u16, &udp[..8]), (1, &udp[8..])] {
             send_raw(&third.0, [10, 202, 0, 1], 77, flags, piece);
         }
-        std::thread::sleep(Duration::from_millis(100));
     };
     let (before, dropped) = (echoes(&pod.podns.0), counted(&bed.vm.0, "from anyone else"));
     inject();
+    soon("the fragments are dropped as one", || counted(&bed.vm.0, "from anyone else") == dropped + 1);
     assert_eq!(echoes(&pod.podns.0), before);
-    assert_eq!(counted(&bed.vm.0, "from anyone else"), dropped + 1, "{}", table(&bed.vm.0));
     let unread = counted(&bed.vm.0, "no identifier");
     send(&third.0, "10.202.0.1", &inner[..4]);
-    assert_eq!(counted(&bed.vm.0, "no identifier"), unread + 1, "what IPv6 would show of the first fragment");
+    let what = "what IPv6 would show of the first fragment";
+    soon(what, || counted(&bed.vm.0, "no identifier") == unread + 1);
     nft(&bed.vm.0, &["delete", "table", "inet", "peerpods"]);
     inject();
-    assert!(echoes(&pod.podns.0) > before, "the fragments prove nothing");
+    soon("the fragments prove nothing", || echoes(&pod.podns.0) > before);
 }
 
 /// An IPv4 packet whose header says everything, by a raw socket.
@@ -206,28 +221,36 @@ fn nobody_sends_into_a_tunnel_by_way_of_the_worker() {
     if !can("nobody_sends_into_a_tunnel_by_way_of_the_worker") {
         return;
     }
-    let bed = Bed::new();
+    for underlay in Underlay::BOTH {
+        by_way_of_the_worker(underlay);
+    }
+}
+
+fn by_way_of_the_worker(underlay: Underlay) {
+    let (family, forwarding) = match underlay {
+        Underlay::V4 => ("ip", "net.ipv4.ip_forward=1"),
+        Underlay::V6 => ("ip6", "net.ipv6.conf.all.forwarding=1"),
+    };
+    let bed = Bed::over(underlay);
     let (one, two) = (bed.pod(5, VNI), bed.pod(6, VNI + 1));
     one.setup();
     two.setup();
-    must("ip", &["netns", "exec", &bed.worker.0, "sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+    let (worker, vm) = (bed.worker.0.as_str(), underlay.address(200, 2));
+    must("ip", &["netns", "exec", worker, "sysctl", "-qw", forwarding]);
     // As on a node that hides pods behind its own address: what pod one sends to pod two's VM looks like the worker's.
-    nft(&bed.worker.0, &["add", "table", "ip", "hide"]);
-    nft(
-        &bed.worker.0,
-        &["add", "chain", "ip", "hide", "post", "{ type nat hook postrouting priority 100; }"],
-    );
-    nft(&bed.worker.0, &["add", "rule", "ip", "hide", "post", "oifname", "und0", "masquerade"]);
+    nft(worker, &["add", "table", family, "hide"]);
+    nft(worker, &["add", "chain", family, "hide", "post", "{ type nat hook postrouting priority 100; }"]);
+    nft(worker, &["add", "rule", family, "hide", "post", "oifname", "und0", "masquerade"]);
     let before = echoes(&two.podns.0);
     let neighbour = neighbour(&bed);
-    let counts = || counted(&bed.worker.0, "by way of this host");
+    let counts = || counted(worker, "by way of this host");
     assert_eq!(counts(), 0);
-    send(&neighbour.0, VM_IP, &vxlan_ping(VNI + 1, [10, 244, 0, 6]));
+    send(&neighbour.0, &vm, &vxlan_ping(VNI + 1, [10, 244, 0, 6]));
+    soon("it is counted", || counts() == 1);
     assert_eq!(echoes(&two.podns.0), before);
-    assert_eq!(counts(), 1, "{}", table(&bed.worker.0));
-    nft(&bed.worker.0, &["delete", "table", "inet", "peerpods"]);
-    send(&neighbour.0, VM_IP, &vxlan_ping(VNI + 1, [10, 244, 0, 6]));
-    assert!(echoes(&two.podns.0) > before, "the packet proves nothing");
+    nft(worker, &["delete", "table", "inet", "peerpods"]);
+    send(&neighbour.0, &vm, &vxlan_ping(VNI + 1, [10, 244, 0, 6]));
+    soon("the packet proves nothing", || echoes(&two.podns.0) > before);
 }
 
 #[test]
@@ -235,7 +258,13 @@ fn tunnels_packets_are_not_tracked() {
     if !can("tunnels_packets_are_not_tracked") || !require("tunnels_packets", &[Need::Program("conntrack")]) {
         return;
     }
-    let bed = Bed::new();
+    for underlay in Underlay::BOTH {
+        not_tracked(underlay);
+    }
+}
+
+fn not_tracked(underlay: Underlay) {
+    let bed = Bed::over(underlay);
     let pod = bed.pod(5, VNI);
     // Somebody on the node who has connections tracked, as kube-proxy has.
     for ns in [&bed.worker.0, &bed.vm.0] {
@@ -243,9 +272,10 @@ fn tunnels_packets_are_not_tracked() {
         nft(ns, &["add", "chain", "inet", "kubeproxy", "in", "{ type filter hook prerouting priority 0; }"]);
         nft(ns, &["add", "rule", "inet", "kubeproxy", "in", "ct", "state", "new", "counter"]);
     }
+    let family = if underlay == Underlay::V4 { "ipv4" } else { "ipv6" };
     let tracked = |ns: &str| {
-        let all =
-            must("ip", &["netns", "exec", ns, "conntrack", "-L", "-p", "udp", "--dport", &PORT.to_string()]);
+        let question = ["-L", "-f", family, "-p", "udp", "--dport", &PORT.to_string()];
+        let all = must("ip", &[&["netns", "exec", ns, "conntrack"], &question[..]].concat());
         all.lines().count()
     };
     // The VM's end announces itself as soon as it is there; the worker's is there by then.
@@ -261,123 +291,27 @@ fn tunnels_packets_are_not_tracked() {
 }
 
 #[test]
-fn each_tunnel_takes_its_own_with_it_and_the_last_the_table() {
-    if !can("each_tunnel_takes_its_own_with_it_and_the_last_the_table") {
+fn a_worker_with_another_preferred_address_sends_from_the_one_the_guest_knows() {
+    if !can("a_worker_with_another_preferred_address_sends_from_the_one_the_guest_knows") {
         return;
     }
-    let bed = Bed::new();
-    let (one, two) = (bed.pod(5, VNI), bed.pod(6, VNI + 1));
-    nft(&bed.worker.0, &["add", "table", "inet", "calico"]);
-    let bare = nft(&bed.worker.0, &["list", "ruleset"]);
-    one.setup();
-    let with_one = table(&bed.worker.0);
-    two.setup();
-    let with_both = table(&bed.worker.0);
-    for pod in [&one, &two] {
-        let element = format!(
-            "{VM_IP} . {PORT} . {:#x} comment \"VNI {}, pod {}\"",
-            pod.spec.vni,
-            pod.spec.vni,
-            pod.netns.path.display()
-        );
-        assert!(with_both.contains(&element), "{element} in {with_both}");
+    for underlay in Underlay::BOTH {
+        let bed = Bed::over(underlay);
+        let mut pod = bed.pod(5, VNI);
+        let (worker, other) = (bed.worker.0.as_str(), underlay.address(200, 9));
+        underlay.give(worker, "und0", &other);
+        let vm = format!("{}/{}", underlay.address(200, 2), if underlay == Underlay::V4 { 32 } else { 128 });
+        ip(&["-n", worker, "route", "add", &vm, "dev", "und0", "src", &other]);
+        pod.setup();
+        assert!(pod.vm_answers(), "{underlay:?}");
+        pod.teardown_worker().unwrap();
+        let known = pod.spec.local.take();
+        pod.setup_worker().unwrap();
+        assert!(!pod.vm_answers(), "{underlay:?}: the route proves nothing");
+        let device = ip(&["-n", &pod.netns.name, "-o", "link", "show", "vxlan1"]);
+        pod.spec.local = known;
+        pod.setup_worker().unwrap();
+        let kept = ip(&["-n", &pod.netns.name, "-o", "link", "show", "vxlan1"]);
+        assert_eq!(kept, device, "a running pod's device, of an older program, is not made anew");
     }
-    one.setup();
-    two.setup_worker().unwrap();
-    assert_eq!(table(&bed.worker.0), with_both, "set twice");
-    two.teardown_worker().unwrap();
-    assert_eq!(uncounted(&table(&bed.worker.0)), uncounted(&with_one));
-    two.teardown_worker().unwrap();
-    assert!(one.vm_answers());
-    one.teardown_worker().unwrap();
-    assert_eq!(nft(&bed.worker.0, &["list", "ruleset"]), bare);
-    assert!(has_table(&bed.vm.0));
-    one.teardown_guest().unwrap();
-    two.teardown_guest().unwrap();
-    assert!(!has_table(&bed.vm.0));
-    one.teardown_guest().unwrap();
-}
-
-fn uncounted(table: &str) -> String {
-    let words = table.split(' ').map(|w| if w.chars().all(|c| c.is_ascii_digit()) { "N" } else { w });
-    words.collect::<Vec<_>>().join(" ")
-}
-
-#[test]
-fn a_pods_namespace_that_goes_first_leaves_nothing() {
-    if !can("a_pods_namespace_that_goes_first_leaves_nothing") {
-        return;
-    }
-    let bed = Bed::new();
-    let (one, two) = (bed.pod(5, VNI), bed.pod(6, VNI + 1));
-    one.setup_worker().unwrap();
-    inside(&bed.worker.0, || async { pod_netns::remove(&one.netns.name).await.unwrap() });
-    assert!(table(&bed.worker.0).contains("VNI 555000"));
-    one.teardown_worker().unwrap();
-    assert!(!has_table(&bed.worker.0), "its own teardown");
-
-    two.setup_worker().unwrap();
-    inside(&bed.worker.0, || async { VxlanTunnel::new().collect().await.unwrap() });
-    assert!(has_table(&bed.worker.0), "a living pod's is not collected");
-    inside(&bed.worker.0, || async { pod_netns::remove(&two.netns.name).await.unwrap() });
-    inside(&bed.worker.0, || async { VxlanTunnel::new().collect().await.unwrap() });
-    assert!(!has_table(&bed.worker.0), "nobody tore it down");
-}
-
-#[test]
-fn a_table_that_somebody_damaged_is_whole_after_the_next_setup() {
-    if !can("a_table_that_somebody_damaged_is_whole_after_the_next_setup") {
-        return;
-    }
-    let bed = Bed::new();
-    let (one, two) = (bed.pod(5, VNI), bed.pod(6, VNI + 1));
-    one.setup();
-    two.setup();
-    let whole = uncounted(&table(&bed.worker.0));
-    let damages: [&[&str]; 4] = [
-        &["flush", "chain", "inet", "peerpods", "input"],
-        &["flush", "set", "inet", "peerpods", "tunnels"],
-        &["flush", "set", "inet", "peerpods", "ports"],
-        &["add", "rule", "inet", "peerpods", "output", "drop"],
-    ];
-    for damage in damages {
-        nft(&bed.worker.0, damage);
-        assert_ne!(uncounted(&table(&bed.worker.0)), whole);
-        one.setup_worker().unwrap();
-        assert_eq!(uncounted(&table(&bed.worker.0)), whole, "{damage:?}");
-    }
-    nft(&bed.worker.0, &["flush", "ruleset"]);
-    one.setup_worker().unwrap();
-    two.setup_worker().unwrap();
-    assert_eq!(uncounted(&table(&bed.worker.0)), whole);
-    assert!(one.vm_answers() && two.vm_answers() && ping(&one.podns.0, NODE_IP, &[]));
-}
-
-#[test]
-fn many_tunnels_at_once_lose_none_of_each_other() {
-    if !can("many_tunnels_at_once_lose_none_of_each_other") {
-        return;
-    }
-    let bed = Bed::new();
-    let pods: Vec<Pod> = (0..8).map(|n| bed.pod(10 + n, VNI + u32::from(n))).collect();
-    inside(&bed.worker.0, || async {
-        let all =
-            pods.iter().map(|pod| async move { VxlanTunnel::new().setup(&pod.netns.path, &pod.spec).await });
-        for done in futures::future::join_all(all).await {
-            done.unwrap();
-        }
-    });
-    let shown = table(&bed.worker.0);
-    for pod in &pods {
-        assert_eq!(shown.matches(&format!("\"VNI {},", pod.spec.vni)).count(), 1, "{shown}");
-    }
-    inside(&bed.worker.0, || async {
-        let all = pods
-            .iter()
-            .map(|pod| async move { VxlanTunnel::new().teardown(&pod.netns.path, &pod.spec).await });
-        for done in futures::future::join_all(all).await {
-            done.unwrap();
-        }
-    });
-    assert!(!has_table(&bed.worker.0));
 }

@@ -22,4 +22,6 @@ mod refusal;
 #[cfg(test)]
 mod shapes;
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod traffic;

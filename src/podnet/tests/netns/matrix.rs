@@ -81,6 +81,7 @@ impl Laid {
         let specs = all.iter().enumerate().map(|(ordinal, interface)| TunnelSpec {
             vni: 555_000 + ordinal as u32,
             port: PORT,
+            local: Some(own.addr()),
             remote: ends[1].parse::<ipnet::IpNet>().unwrap().addr(),
             pod_interface: interface.name.clone(),
             ordinal,

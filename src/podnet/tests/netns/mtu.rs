@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use peerpods_podnet::probe::Way;
+use peerpods_podnet::probe::{GuestKind, Way};
 use peerpods_podnet::{GuestTunnel, Probe, Tunnel, TunnelError, VxlanTunnel};
 use peerpods_test_require::require;
 use tokio::sync::oneshot;
@@ -11,8 +11,9 @@ use crate::bed::{NEEDS, inside, ip};
 use crate::matrix::Laid;
 use crate::shapes::ALL;
 
-/// Verifies the path as a start does; the guest announces itself when `announces`, and is up at once.
-fn verified(laid: &Laid, announces: bool) -> Result<(), TunnelError> {
+/// Verifies the path as a start does, with a guest that is up at once and announces itself a little later when it is ours. Tells how long
+/// that took the worker.
+fn timed(laid: &Laid, kind: GuestKind) -> (Result<(), TunnelError>, Duration) {
     let guest = GuestTunnel { podns: laid.podns.path() };
     let path = laid.pod.path();
     std::thread::scope(|scope| {
@@ -25,20 +26,23 @@ fn verified(laid: &Laid, announces: bool) -> Result<(), TunnelError> {
                     pod: primary.address.addr(),
                     mac: primary.mac,
                     mtu: primary.mtu,
+                    guest: kind,
                     guest_up,
                 };
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(300)).await;
-                    let _late = up.send(());
-                });
-                VxlanTunnel::new().verify(&path, &laid.specs[0], probe).await
+                up.send(()).unwrap();
+                let began = Instant::now();
+                (VxlanTunnel::new().verify(&path, &laid.specs[0], probe).await, began.elapsed())
             })
         });
-        if announces {
+        if kind == GuestKind::Ours {
             scope.spawn(|| inside(&laid.vm.0, || async { drop(guest.announce(&laid.network).await) }));
         }
         worker.join().unwrap()
     })
+}
+
+fn verified(laid: &Laid, kind: GuestKind) -> Result<(), TunnelError> {
+    timed(laid, kind).0
 }
 
 fn shape(name: &str) -> Laid {
@@ -54,8 +58,8 @@ fn a_path_that_carries_full_packets_is_verified_both_ways_over_ipv4_and_ipv6() {
     }
     for name in ["Flannel", "IPv6 only", "AWS", "dual stack on an IPv6"] {
         let laid = shape(name);
-        verified(&laid, true).unwrap_or_else(|e| panic!("{name}: {e}"));
-        verified(&laid, false).unwrap_or_else(|e| panic!("{name}, with a stock guest: {e}"));
+        verified(&laid, GuestKind::Ours).unwrap_or_else(|e| panic!("{name}: {e}"));
+        verified(&laid, GuestKind::Unknown).unwrap_or_else(|e| panic!("{name}, with a stock guest: {e}"));
     }
 }
 
@@ -70,7 +74,7 @@ fn a_path_that_carries_less_is_an_error_with_both_sizes_whichever_way_it_is() {
         drop(ip(&["-n", &laid.vm.0, "link", "set", "und0", "mtu", mtu]));
     };
     small("1500");
-    let error = verified(&laid, true).unwrap_err();
+    let error = verified(&laid, GuestKind::Ours).unwrap_err();
     let TunnelError::PathMtu(found) = &error else { panic!("{error:?}") };
     assert_eq!((found.way, found.promised, found.carried), (Way::ToVm, 8951, Some(1500)), "{error}");
     let text = error.to_string();
@@ -78,11 +82,11 @@ fn a_path_that_carries_less_is_an_error_with_both_sizes_whichever_way_it_is() {
 
     small("9001");
     drop(ip(&["-n", &laid.worker.0, "link", "set", "und0", "mtu", "1500"]));
-    let began = Instant::now();
-    let error = verified(&laid, true).unwrap_err();
+    let (verified, took) = timed(&laid, GuestKind::Ours);
+    let error = verified.unwrap_err();
     let TunnelError::PathMtu(found) = &error else { panic!("{error:?}") };
     assert_eq!((found.way, found.carried), (Way::ToVm, Some(1500)), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(4), "the node's own interface is known at once");
+    assert!(took < Duration::from_secs(4), "the node's own interface is known at once");
 }
 
 #[test]
@@ -94,7 +98,7 @@ fn a_guest_whose_own_interface_is_smaller_is_found_by_what_it_announces() {
     // Receives 9001, sends 1500.
     let route = ["-n", &laid.vm.0, "route", "replace", "10.200.0.0/24", "dev", "und0", "mtu", "lock", "1500"];
     drop(ip(&route));
-    let error = verified(&laid, true).unwrap_err();
+    let error = verified(&laid, GuestKind::Ours).unwrap_err();
     let TunnelError::PathMtu(found) = &error else { panic!("{error:?}") };
     assert_eq!((found.way, found.promised, found.carried), (Way::FromVm, 8951, Some(1500)), "{error}");
 }
@@ -106,7 +110,7 @@ fn a_tunnel_whose_port_is_closed_is_named() {
     }
     let laid = shape("Flannel");
     drop(ip(&["-n", &laid.podns.0, "link", "del", "eth0"]));
-    let error = verified(&laid, false).unwrap_err();
+    let error = verified(&laid, GuestKind::Unknown).unwrap_err();
     assert!(matches!(error, TunnelError::Silent { port: 9000, .. }), "{error:?}");
     assert!(
         error.to_string().contains("UDP port 9000") && error.to_string().contains("10.200.0.2"),

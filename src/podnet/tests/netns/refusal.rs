@@ -5,7 +5,7 @@ use std::path::Path;
 use peerpods_podnet::{GuestTunnel, Tunnel, TunnelError, VxlanTunnel, guest};
 use peerpods_test_require::require;
 
-use crate::bed::{Bed, NEEDS, PORT, assert_same, dump, inside, ip};
+use crate::bed::{Bed, NEEDS, PORT, assert_same, dump, inside, ip, on};
 
 #[test]
 fn an_interface_without_an_address_and_no_interface_are_refused() {
@@ -113,4 +113,19 @@ fn a_guest_that_cannot_reach_the_worker_says_so() {
     ip(&["-n", &bed.vm.0, "link", "set", "und0", "up"]);
     pod.setup_guest().unwrap();
     inside(&bed.vm.0, || async { guest::ensure_podns(&pod.podns.path()).await.unwrap() });
+}
+
+#[test]
+fn a_vm_whose_ipv6_is_disabled_carries_a_pod_that_has_only_a_link_local_address_of_it() {
+    if !require("a_vm_whose_ipv6_is_disabled_carries_a_pod", NEEDS) {
+        return;
+    }
+    let bed = Bed::new();
+    let pod = bed.pod(5, 555_000);
+    let all: Vec<_> = pod.network().carried().remove(0).interface.addresses().collect();
+    assert!(all.iter().any(|net| net.addr().is_ipv6()), "{all:?}");
+    on(&pod.podns.0, || std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap());
+    pod.setup();
+    assert!(pod.vm_answers());
+    assert_eq!(ip(&["-n", &pod.podns.0, "-6", "addr", "show", "dev", "eth0"]), "");
 }

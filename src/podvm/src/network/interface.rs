@@ -59,6 +59,14 @@ pub fn vxlan_overhead(worker: IpAddr) -> u32 {
     if worker.is_ipv4() { 50 } else { 70 }
 }
 
+/// The largest packet a pod can send without the tunnel's packets being cut up on an underlay of this MTU: its own MTU, or what the
+/// underlay carries. A pod's of 0 is not known. Stock takes min(mtu, 1450) whatever the underlay is.
+#[must_use]
+pub fn tunnel_mtu(pod: u32, underlay: u32, worker: IpAddr) -> u32 {
+    let carried = underlay.saturating_sub(vxlan_overhead(worker));
+    if pod == 0 { carried } else { pod.min(carried) }
+}
+
 impl PodInterface {
     /// All addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpNet> + '_ {

@@ -294,3 +294,16 @@ proptest! {
         let _ = text.parse::<MacAddr>();
     }
 }
+
+#[test]
+fn the_pod_never_sends_more_than_the_tunnel_carries() {
+    let (four, six) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+    assert_eq!(tunnel_mtu(1500, 1500, four), 1450);
+    assert_eq!(tunnel_mtu(1500, 1500, six), 1430);
+    assert_eq!(tunnel_mtu(1400, 1500, four), 1400);
+    assert_eq!(tunnel_mtu(1500, 9001, four), 1500);
+    assert_eq!(tunnel_mtu(8951, 9001, four), 8951);
+    assert_eq!(tunnel_mtu(9000, 9001, four), 8951);
+    assert_eq!(tunnel_mtu(0, 1500, four), 1450);
+    assert_eq!(tunnel_mtu(1500, 40, four), 0);
+}

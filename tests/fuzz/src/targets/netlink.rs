@@ -27,6 +27,7 @@ fn check(data: &[u8]) {
     let spec = TunnelSpec {
         vni: 555_000,
         port: 9000,
+        local: Some(Ipv4Addr::new(10, 158, 0, 1).into()),
         remote: Ipv4Addr::new(10, 158, 0, 2).into(),
         pod_interface: interface,
         ordinal: 0,
