@@ -135,7 +135,7 @@ fn refused(refusal: Refusal) -> &'static str {
             "ALARM: somebody came with the token after it was spent; either this claim or the one before was not our worker's"
         }
         Refusal::Taken => {
-            "this guest is admitted, and its token is gone: the claim was made with it (then others have it), or with that of another VM"
+            "ALARM, unless it was meant for another VM at this address: somebody claims this guest, which is admitted and has wiped its token"
         }
         Refusal::Expired => "the token has expired",
         Refusal::Wrong => "it does not know the token",
