@@ -11,7 +11,7 @@
 //! whoever forgot it.
 //!
 //! Others can take the table away (`systemctl restart nftables` and `flush ruleset` do), and then devices take anybody's packets. So
-//! all tunnels that are there are admitted again every minute ([`keep`]), in one look at the table.
+//! all tunnels that are there are admitted again every minute (`keep`), in one look at the table.
 //!
 //! This process changes the table one change at a time (`TURN`): its own changes never overtake each other, and one whose caller has
 //! gone is done before the next begins. The kernel refuses what other programs' changes have overtaken, and it is tried again.
