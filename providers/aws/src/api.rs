@@ -79,41 +79,58 @@ impl Api {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
-        let (limiter, began) = (self.limiter(action), Instant::now());
-        let mut sent = 0;
+        let limiter = self.limiter(action);
+        let mut trying = Trying { operation, began: Instant::now(), unanswered: 0 };
         loop {
             limiter.turn().await;
             // On the heap: the SDK's futures are large, and callers hold several.
-            let error = match Box::pin(send(client.clone())).await {
+            match Box::pin(send(client.clone())).await {
                 Ok(answer) => {
                     limiter.served();
                     return Ok(answer);
                 }
-                Err(error) => failure::of(operation, error),
-            };
-            sent += 1;
-            match error.kind {
-                ErrorKind::Throttled => {
-                    let pause = limiter.refused();
-                    tracing::warn!(operation, ?pause, %error, "EC2 throttles");
-                    if began.elapsed() + pause > THROTTLED_FOR {
-                        return Err(error.retry_after(pause));
-                    }
-                    sent -= 1;
-                }
-                ErrorKind::Transient
-                    if sent < MOST_SENT && error.code.as_deref() != Some(failure::TOKEN_MISMATCH) =>
-                {
-                    tracing::warn!(operation, %error, "EC2 is asked again");
-                    tokio::time::sleep(RESEND * 2_u32.pow(sent)).await;
-                }
-                _ => {
-                    if failure::credentials_were_not_taken(&error) {
-                        self.credentials_stale.store(true, Ordering::Relaxed);
-                    }
-                    return Err(error);
-                }
+                Err(error) => self.again_after(failure::of(operation, error), limiter, &mut trying).await?,
             }
         }
     }
+
+    /// Returns when the call is to be sent again.
+    ///
+    /// # Errors
+    /// The failure itself, when it is not.
+    async fn again_after(
+        &self,
+        error: ProviderError,
+        limiter: &Limiter,
+        trying: &mut Trying<'_>,
+    ) -> Result<(), ProviderError> {
+        if failure::credentials_were_not_taken(&error) {
+            self.credentials_stale.store(true, Ordering::Relaxed);
+        }
+        let unknown =
+            error.kind == ErrorKind::Transient && error.code.as_deref() != Some(failure::TOKEN_MISMATCH);
+        if error.kind == ErrorKind::Throttled {
+            let pause = limiter.refused();
+            tracing::warn!(operation = trying.operation, ?pause, %error, "EC2 throttles");
+            // The limiter holds the next turn back for as long.
+            return match trying.began.elapsed() + pause > THROTTLED_FOR {
+                true => Err(error.retry_after(pause)),
+                false => Ok(()),
+            };
+        }
+        trying.unanswered += 1;
+        if !unknown || trying.unanswered >= MOST_SENT {
+            return Err(error);
+        }
+        tracing::warn!(operation = trying.operation, %error, "EC2 is asked again");
+        tokio::time::sleep(RESEND * 2_u32.pow(trying.unanswered)).await;
+        Ok(())
+    }
+}
+
+/// How a call has fared so far.
+struct Trying<'a> {
+    operation: &'a str,
+    began: Instant,
+    unanswered: u32,
 }

@@ -34,6 +34,7 @@ mod found;
 mod image;
 mod limiter;
 mod placement;
+pub mod ports;
 mod provider;
 mod removal;
 mod request;

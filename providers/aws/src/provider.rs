@@ -18,6 +18,7 @@ use crate::describe::Describer;
 use crate::found::{Found, Life};
 use crate::image::Images;
 use crate::placement::Unavailable;
+use crate::ports::{self, Errand, Port, Rule};
 use crate::site::{self, Site};
 use crate::{creation, removal, verify};
 
@@ -56,6 +57,14 @@ impl AwsProvider {
             site: tokio::sync::Mutex::default(),
         };
         Self { account: Arc::new(account) }
+    }
+
+    /// Looks at ports in the VMs' security groups, opens or closes them; a rule for each group and port.
+    ///
+    /// # Errors
+    /// When EC2 does not allow it; what was done before stays done, and doing it again is harmless.
+    pub async fn ports(&self, ports: &[Port], errand: Errand) -> Result<Vec<Rule>, ProviderError> {
+        Box::pin(ports::run(&self.account, ports, errand)).await
     }
 }
 

@@ -52,9 +52,7 @@ pub(crate) async fn find(config: &AwsConfig) -> Result<Site, ProviderError> {
     let by_template = config.launch_template.is_some();
     let needed = config.subnets.is_empty() || config.security_groups.is_empty();
     let worker = match needed && !by_template {
-        true => {
-            look_around(&imds::Client::builder().configure(&ProviderConfig::without_region()).build()).await
-        }
+        true => look_around(&metadata()).await,
         false => Worker::default(),
     };
     let subnets = or(&config.subnets, worker.subnet.into_iter().collect());
@@ -100,6 +98,11 @@ fn loader(config: &AwsConfig) -> ConfigLoader {
         loader = loader.credentials_provider(credentials);
     }
     loader
+}
+
+/// This instance's metadata, if it is one. Its address is the SDK's to configure.
+pub(crate) fn metadata() -> imds::Client {
+    imds::Client::builder().configure(&ProviderConfig::without_region()).build()
 }
 
 /// What instance metadata tells; what it does not, stays unknown.

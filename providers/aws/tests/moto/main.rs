@@ -9,6 +9,7 @@ mod creation;
 mod deaths;
 mod form;
 mod front;
+mod ports;
 mod proxy;
 mod refusals;
 mod server;
