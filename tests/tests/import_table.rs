@@ -22,6 +22,7 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("peerpods-provider", some(&["peerpods-podvm"])),
         ("peerpods-images", some(&["peerpods-podvm"])),
         ("peerpods-provider-qemu", some(&["peerpods-podvm", "peerpods-provider"])),
+        ("peerpods-provider-aws", some(&["peerpods-podvm", "peerpods-provider"])),
         (
             "peerpods-hypervisor",
             some(&[
@@ -58,7 +59,7 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     ])
 }
 
-const CRATES: [&str; 14] = [
+const CRATES: [&str; 15] = [
     "peerpods",
     "peerpods-agentlink",
     "peerpods-fuzz",
@@ -70,6 +71,7 @@ const CRATES: [&str; 14] = [
     "peerpods-podvm",
     "peerpods-proto",
     "peerpods-provider",
+    "peerpods-provider-aws",
     "peerpods-provider-qemu",
     "peerpods-test-require",
     "peerpods-tests",

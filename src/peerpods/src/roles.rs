@@ -13,6 +13,8 @@ use peerpods_hypervisor::ledger::NoLedger;
 use peerpods_hypervisor::{Lifecycle, Parts, RunError};
 use peerpods_podnet::VxlanTunnel;
 use peerpods_provider::Provider;
+#[cfg(feature = "aws")]
+use peerpods_provider_aws::{AwsConfig, AwsProvider};
 use peerpods_provider_qemu::QemuProvider;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -39,6 +41,8 @@ pub enum RoleError {
 pub fn provider(settings: &ProviderSettings) -> Arc<dyn Provider> {
     match settings {
         ProviderSettings::Qemu(config) => Arc::new(QemuProvider::new(config.clone())),
+        #[cfg(feature = "aws")]
+        ProviderSettings::Aws(config) => Arc::new(AwsProvider::new(AwsConfig::clone(config))),
     }
 }
 

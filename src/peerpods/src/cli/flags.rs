@@ -1,10 +1,10 @@
-//! One option per configuration key, made from the key table, so that no key can lack its option. The text is passed on unread: the
+//! One option per configuration key, made from the key table, so that no key can lack its option; secrets have none. The text is passed on unread: the
 //! configuration's door judges it together with everything else.
 
 use clap::{Arg, ArgMatches};
 
 use crate::config::FlagValue;
-use crate::config::keys::{self, KEYS, Key};
+use crate::config::keys::{self, KEYS, Key, Reveal};
 
 /// The configuration keys given as options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct ConfigFlags(pub Vec<FlagValue>);
 const GLOBAL: [&str; 2] = ["log-level", "log-format"];
 
 fn offered() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().filter(|key| !GLOBAL.contains(&key.name))
+    KEYS.iter().filter(|key| !GLOBAL.contains(&key.name) && key.reveal != Reveal::Never)
 }
 
 /// A key's value as an option gives it; `None` when there is no such key.

@@ -2,6 +2,8 @@
 
 pub mod flags;
 pub mod gc;
+#[cfg(feature = "aws")]
+pub mod ports;
 pub mod sandbox;
 
 use std::path::PathBuf;
@@ -67,6 +69,10 @@ pub enum Command {
     /// Find VMs that no sandbox owns, delete them or take them back
     #[command(after_help = gc::HELP)]
     Gc(gc::GcCommand),
+    /// Check, open and close the two ports between workers and VMs
+    #[cfg(feature = "aws")]
+    #[command(subcommand, after_help = ports::HELP)]
+    Ports(ports::PortsCommand),
     /// Build and check pod VM images
     #[command(subcommand)]
     Image(ImageCommand),

@@ -75,6 +75,8 @@ fn options(settings: &Settings, args: BuildArgs) -> Result<BuildOptions, NotFoun
     };
     let configured = match (args.target, &settings.provider) {
         (Target::Qemu, ProviderSettings::Qemu(qemu)) => qemu.image.clone(),
+        #[cfg(feature = "aws")]
+        (Target::Qemu, ProviderSettings::Aws(_)) => peerpods_provider_qemu::QemuConfig::default().image,
     };
     Ok(BuildOptions {
         output: args.out.unwrap_or(configured),

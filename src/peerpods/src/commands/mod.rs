@@ -4,6 +4,8 @@ mod config;
 mod doctor;
 mod gc;
 mod image;
+#[cfg(feature = "aws")]
+mod ports;
 mod sandbox;
 
 use std::ffi::OsString;
@@ -61,6 +63,8 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Run(flags) => roles(&global, &flags, |settings| settings.roles.clone()).await,
         Command::Sandbox(command) => sandbox::run(&global, *command).await,
         Command::Gc(command) => gc::run(&global, command).await,
+        #[cfg(feature = "aws")]
+        Command::Ports(command) => ports::run(&global, command).await,
         Command::Image(command) => image::run(&global, command).await,
         Command::Doctor(flags) => {
             let settings = configured(&global, &flags, Verbosity::Command)?;

@@ -230,6 +230,9 @@ fn userland_of(settings: &Settings, args: &ProcessArgs) -> Result<String, Sandbo
         (None, ProviderSettings::Qemu(qemu)) => {
             userland(&qemu.image).map_err(|source| SandboxError::File { path: qemu.image.clone(), source })
         }
+        // An AMI tells nothing of it: the place our images have it at.
+        #[cfg(feature = "aws")]
+        (None, ProviderSettings::Aws(_)) => Ok(crate::sandbox::spec::DEFAULT_USERLAND.to_owned()),
     }
 }
 

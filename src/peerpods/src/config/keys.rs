@@ -2,7 +2,7 @@
 //! search for misspelt keys and `config show`. Variables are those of `peer-pods-cm` where it has one.
 
 /// One key of the configuration.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
     /// The key in the file; a dot parts a table from its key.
     pub name: &'static str,
@@ -25,6 +25,8 @@ pub enum Reveal {
     Value,
     /// Only that it is set: it can carry credentials.
     Presence,
+    /// Only that it is set, and it has no option: everybody on a machine sees the arguments of its programs.
+    Never,
 }
 
 const fn key(
@@ -37,10 +39,16 @@ const fn key(
     Key { name, variable, flag, value, about, reveal: Reveal::Value }
 }
 
-/// The table, in the order `config show` prints it.
-pub const KEYS: &[Key] = &[
+/// The keys, in the order `config show` prints them.
+const OWN: &[Key] = &[
     key("roles", "PEERPODS_ROLES", "roles", "ROLE,…", "What `peerpods run` runs: hypervisor"),
-    key("provider", "CLOUD_PROVIDER", "provider", "NAME", "Who makes the VMs: qemu"),
+    key(
+        "provider",
+        "CLOUD_PROVIDER",
+        "provider",
+        "NAME",
+        "Who makes the VMs: qemu, or aws where it is built in",
+    ),
     key("socket", "REMOTE_HYPERVISOR_ENDPOINT", "socket", "PATH", "The socket the shim calls"),
     key(
         "pods-dir",
@@ -303,6 +311,24 @@ pub const KEYS: &[Key] = &[
         "Size at which a VM's console file is emptied",
     ),
 ];
+
+/// The keys of a cloud's provider, where one was built in.
+#[cfg(feature = "aws")]
+const CLOUD: &[Key] = &super::aws::KEYS;
+#[cfg(not(feature = "aws"))]
+const CLOUD: &[Key] = &[];
+
+/// The table, in the order `config show` prints it.
+pub static KEYS: &[Key] = &{
+    let mut all = [const { Key { name: "", variable: "", flag: "", value: "", about: "", reveal: Reveal::Value } };
+        OWN.len() + CLOUD.len()];
+    let mut place = 0;
+    while place < all.len() {
+        all[place] = if place < OWN.len() { OWN[place] } else { CLOUD[place - OWN.len()] };
+        place += 1;
+    }
+    all
+};
 
 /// The key of that name.
 #[must_use]

@@ -3,6 +3,8 @@
 //! *Observe*: [`load`] reads the file and the environment. *Decide*: [`check`] merges and judges without touching anything.
 //! Nobody else in the program reads a variable. What a value means is decided by who uses it; here it is only well-formed.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod door;
 pub mod duration;
 pub mod fault;

@@ -8,8 +8,12 @@ use peerpods_hypervisor::config::{Collection, GuestIdentity};
 use peerpods_podvm::ClusterId;
 use peerpods_podvm::initdata::InitData;
 use peerpods_podvm::metadata::MetadataAccess;
+#[cfg(feature = "aws")]
+use peerpods_provider_aws::AwsConfig;
 use peerpods_provider_qemu::QemuConfig;
 
+#[cfg(feature = "aws")]
+use super::aws;
 use super::door::{Door, Shown};
 use super::fault::Faults;
 use super::kinds::{self, Kind};
@@ -31,14 +35,23 @@ pub const ROLES: &[(&str, Role)] = &[("hypervisor", Role::Hypervisor)];
 pub enum ProviderSettings {
     /// QEMU processes on this host.
     Qemu(QemuConfig),
+    /// EC2 instances.
+    #[cfg(feature = "aws")]
+    Aws(Box<AwsConfig>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProviderName {
     Qemu,
+    #[cfg(feature = "aws")]
+    Aws,
 }
 
-const PROVIDERS: &[(&str, ProviderName)] = &[("qemu", ProviderName::Qemu)];
+const PROVIDERS: &[(&str, ProviderName)] = &[
+    ("qemu", ProviderName::Qemu),
+    #[cfg(feature = "aws")]
+    ("aws", ProviderName::Aws),
+];
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +105,15 @@ pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
     let log_level = door.take_optional("log-level", &kinds::LOG_FILTER);
     let log_format = door.take("log-format", LogFormat::Text, &LOG_FORMAT);
     let qemu = qemu::assemble(&mut door);
+    #[cfg(feature = "aws")]
+    let aws = {
+        let used = if provider_name == ProviderName::Aws { aws::Use::Chosen } else { aws::Use::Idle };
+        aws::assemble(&mut door, used)
+    };
     let provider = match provider_name {
         ProviderName::Qemu => ProviderSettings::Qemu(qemu),
+        #[cfg(feature = "aws")]
+        ProviderName::Aws => ProviderSettings::Aws(Box::new(aws)),
     };
     let (shown, faults) = door.close();
     if !faults.is_empty() {
@@ -114,8 +134,17 @@ pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
     })
 }
 
-const PROVIDER: Kind<ProviderName> =
-    Kind { read: |w| kinds::word(w, PROVIDERS), show: |name| kinds::name_of(*name, PROVIDERS).into() };
+const PROVIDER: Kind<ProviderName> = Kind {
+    read: |w| {
+        kinds::word(w, PROVIDERS).map_err(|expected| match w.line().as_str() {
+            name @ "aws" => {
+                format!("{expected}: this program was built without {name} (cargo feature {name})")
+            }
+            _ => expected,
+        })
+    },
+    show: |name| kinds::name_of(*name, PROVIDERS).into(),
+};
 
 const LOG_FORMAT: Kind<LogFormat> = Kind {
     read: |w| kinds::word(w, LOG_FORMATS),

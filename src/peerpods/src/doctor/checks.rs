@@ -11,24 +11,27 @@ const OLDEST_QEMU: u32 = 7;
 /// Everything that was looked at, in the order in which to mend it.
 #[must_use]
 pub fn findings(facts: &Facts) -> Vec<Finding> {
-    let mut all = vec![
-        root(facts),
-        netlink(facts),
-        guard::tunnels(facts),
-        guard::pods(facts),
-        tun(facts),
-        qemu(facts),
-        acceleration(facts),
-        image(facts),
-        placement::program(facts),
-        placement::finding(facts),
-        socket(facts),
-        health(facts),
-        subnet(facts),
-    ];
+    let mut all = vec![root(facts), netlink(facts), guard::tunnels(facts), guard::pods(facts)];
+    match &facts.cloud {
+        Some((name, found)) => all.push(cloud(name, found)),
+        None => all.extend([tun(facts), qemu(facts), acceleration(facts), image(facts), subnet(facts)]),
+    }
+    all.extend([placement::program(facts), placement::finding(facts), socket(facts), health(facts)]);
     all.extend(orphans(facts));
     all.extend(facts.directories.iter().map(directory));
     all
+}
+
+fn cloud(name: &'static str, found: &Result<Vec<String>, String>) -> Finding {
+    match found {
+        Ok(remarks) => ok(name, remarks.join("; ")),
+        Err(reason) => bad(
+            name,
+            Level::Error,
+            reason,
+            "mend what it names; `peerpods config show` says where each value came from",
+        ),
+    }
 }
 
 /// Said only where a service can be asked.
@@ -248,6 +251,7 @@ pub(super) mod tests {
 
     pub(in crate::doctor) fn healthy() -> Facts {
         Facts {
+            cloud: None,
             euid: 0,
             netlink: Ok(()),
             guard: Ok(guard::Guard::Whole),
@@ -284,6 +288,15 @@ pub(super) mod tests {
     fn a_healthy_node_has_nothing_to_mend() {
         let findings = findings(&healthy());
         assert!(findings.iter().all(|f| f.level == Level::Ok && f.fix.is_none()), "{findings:#?}");
+    }
+
+    #[test]
+    fn where_a_cloud_makes_vms_it_is_asked_and_nothing_of_qemu_counts() {
+        let asked = |found| Facts { qemu: Err("no".to_owned()), cloud: Some(("aws", found)), ..healthy() };
+        assert_eq!(level(&asked(Ok(vec!["region eu-central-1".to_owned()])), "aws"), Level::Ok);
+        let broken = asked(Err("no such subnet".to_owned()));
+        assert_eq!(level(&broken, "aws"), Level::Error);
+        assert!(findings(&broken).iter().all(|finding| finding.check != "qemu"));
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct Finding {
 /// What was observed. Every field is an answer to one question; nothing in here is judged yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
+    /// What the cloud's provider found: remarks, or why VMs cannot be made. `None`: VMs are made on this host, and what is said below of
+    /// QEMU counts.
+    pub cloud: Option<(&'static str, Result<Vec<String>, String>)>,
     /// Effective user id.
     pub euid: u32,
     /// Whether a network namespace and a VXLAN device in it can be made and removed; why not.

@@ -17,12 +17,15 @@ use super::{Directory, Facts, SocketState, guard, netlink};
 use crate::config::{ProviderSettings, Settings};
 use crate::gc::Vms;
 use crate::programs::Places;
-use crate::roles::link_program;
+use crate::roles::{self, link_program};
 use crate::sandbox::netns;
 use crate::sandbox::service::Service;
 
 /// How long a service may take to say its version.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long a cloud may take to say whether VMs can be made.
+const CLOUD_ANSWER: Duration = Duration::from_secs(60);
 
 /// Gathers all facts.
 ///
@@ -35,8 +38,24 @@ pub async fn observe(settings: &Settings) -> Result<Facts, tokio::task::JoinErro
         _ => None,
     };
     let placement = settings.link_placement.decide().await;
+    let cloud = cloud(&settings.provider).await;
     let settings = settings.clone();
-    tokio::task::spawn_blocking(move || facts(&settings, socket_state, orphans, placement)).await
+    let facts =
+        tokio::task::spawn_blocking(move || facts(&settings, socket_state, orphans, placement)).await?;
+    Ok(Facts { cloud, ..facts })
+}
+
+/// What a cloud's provider says of its configuration, its credentials and what they name.
+async fn cloud(settings: &ProviderSettings) -> Option<(&'static str, Result<Vec<String>, String>)> {
+    if matches!(settings, ProviderSettings::Qemu(_)) {
+        return None;
+    }
+    let provider = roles::provider(settings);
+    let found = match tokio::time::timeout(CLOUD_ANSWER, provider.verify()).await {
+        Ok(found) => found.map(|facts| facts.remarks).map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", CLOUD_ANSWER.as_secs())),
+    };
+    Some((provider.name(), found))
 }
 
 async fn orphans(socket: &Path) -> Option<Vec<String>> {
@@ -50,8 +69,14 @@ fn facts(
     orphans: Option<Vec<String>>,
     placement: Result<Choice, String>,
 ) -> Facts {
-    let ProviderSettings::Qemu(qemu) = &settings.provider;
+    let qemu = match &settings.provider {
+        ProviderSettings::Qemu(qemu) => qemu.clone(),
+        // Not judged where a cloud makes the VMs.
+        #[cfg(feature = "aws")]
+        ProviderSettings::Aws(_) => QemuConfig::default(),
+    };
     Facts {
+        cloud: None,
         euid: nix::unistd::geteuid().as_raw(),
         netlink: netlink::try_out(),
         guard: guard::try_out_tunnels(),
@@ -67,7 +92,7 @@ fn facts(
         socket_state,
         orphans,
         health: settings.health_address.map(|address| (address, listens(address))),
-        directories: directories(settings, qemu),
+        directories: directories(settings, &qemu),
         link_program: link_program(settings).map_err(|error| error.to_string()),
         link_placement: (settings.link_placement.wanted, placement),
         subnet: (qemu.subnet, qemu.bridge.clone()),
@@ -139,17 +164,21 @@ async fn socket(path: &Path) -> SocketState {
 }
 
 fn directories(settings: &Settings, qemu: &QemuConfig) -> Vec<Directory> {
+    const VM_RECORDS: &str = "VM records and consoles";
+    const VM_SOCKETS: &str = "VM control sockets";
+    let local = matches!(settings.provider, ProviderSettings::Qemu(_));
     let hypervisor = &settings.hypervisor;
     let socket_dir = hypervisor.socket.parent().unwrap_or(Path::new("/"));
     [
         ("state", hypervisor.state_dir.as_path(), 64 << 20),
-        ("VM records and consoles", qemu.state_dir.as_path(), 256 << 20),
-        ("VM control sockets", qemu.run_dir.as_path(), 16 << 20),
+        (VM_RECORDS, qemu.state_dir.as_path(), 256 << 20),
+        (VM_SOCKETS, qemu.run_dir.as_path(), 16 << 20),
         ("agent sockets", hypervisor.pods_dir.as_path(), 16 << 20),
         ("the shim's socket", socket_dir, 1 << 20),
         ("the sandbox client", settings.client_dir.as_path(), 1 << 20),
     ]
     .into_iter()
+    .filter(|(purpose, ..)| local || ![VM_RECORDS, VM_SOCKETS].contains(purpose))
     .map(|(purpose, path, wanted)| Directory { purpose, path: path.to_owned(), free: free(path), wanted })
     .collect()
 }

@@ -252,18 +252,20 @@ fn cut(hostname: &str) -> String {
     hostname.chars().take(HOST_NAME_MAX).collect()
 }
 
+/// Where images of ours have a small root file system, when nothing says otherwise.
+pub const DEFAULT_USERLAND: &str = "/usr/lib/peerpods/userland";
+
 /// Where an image says its small root file system for containers lies, else where our builder puts it.
 ///
 /// # Errors
 /// When there is a description and it cannot be read.
 pub fn userland(image: &Path) -> std::io::Result<String> {
-    const DEFAULT: &str = "/usr/lib/peerpods/userland";
     match std::fs::read(image.join(peerpods_podvm::image::DESCRIPTION)) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(DEFAULT.to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(DEFAULT_USERLAND.to_owned()),
         Err(error) => Err(error),
         Ok(bytes) => {
             let image: peerpods_podvm::image::QemuImage = serde_json::from_slice(&bytes)?;
-            Ok(image.userland.unwrap_or_else(|| DEFAULT.to_owned()))
+            Ok(image.userland.unwrap_or_else(|| DEFAULT_USERLAND.to_owned()))
         }
     }
 }

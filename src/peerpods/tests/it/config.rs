@@ -8,6 +8,7 @@ use peerpods::config::layers::{environment, file, flags};
 use peerpods::config::{
     ConfigError, Faults, Origin, ProviderSettings, Request, Role, Settings, check, keys, load,
 };
+use peerpods_provider_qemu::QemuConfig;
 
 fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -17,15 +18,23 @@ fn flag(key: &str, text: &str) -> peerpods::config::FlagValue {
     peerpods::config::FlagValue { key: keys::find(key).unwrap(), text: text.to_owned() }
 }
 
-fn from(toml: &str, pairs: &[(&str, &str)], given: &[(&str, &str)]) -> Result<Settings, Faults> {
+pub(crate) fn from(toml: &str, pairs: &[(&str, &str)], given: &[(&str, &str)]) -> Result<Settings, Faults> {
     let given: Vec<_> = given.iter().map(|(key, text)| flag(key, text)).collect();
     check(vec![file(Path::new("/f.toml"), toml), environment(&variables(pairs)), flags(&given)])
 }
 
-fn faults(toml: &str, pairs: &[(&str, &str)], given: &[(&str, &str)]) -> Vec<String> {
+pub(crate) fn faults(toml: &str, pairs: &[(&str, &str)], given: &[(&str, &str)]) -> Vec<String> {
     match from(toml, pairs, given) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.0.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn qemu(provider: ProviderSettings) -> QemuConfig {
+    match provider {
+        ProviderSettings::Qemu(config) => config,
+        #[cfg(feature = "aws")]
+        ProviderSettings::Aws(other) => unreachable!("not QEMU: {other:?}"),
     }
 }
 
@@ -36,7 +45,7 @@ fn with_nothing_said_the_defaults_hold() {
     assert_eq!(settings.hypervisor.socket, PathBuf::from("/run/peerpod/hypervisor.sock"));
     assert_eq!(settings.hypervisor.vxlan_port, 9000);
     assert_eq!(settings.hypervisor.limit_per_node, Some(10));
-    let ProviderSettings::Qemu(qemu) = settings.provider;
+    let qemu = qemu(settings.provider);
     assert_eq!(qemu.bridge, "ppbr0");
 }
 
@@ -93,7 +102,7 @@ fn tables_lists_and_numbers_of_the_file_are_read() {
     let toml =
         "roles = [\"hypervisor\"]\n[qemu]\naccel = \"tcg\"\nsubnet = \"10.9.0.0/24\"\ndefault-vcpus = 2\n";
     let settings = from(toml, &[], &[]).unwrap();
-    let ProviderSettings::Qemu(qemu) = settings.provider;
+    let qemu = qemu(settings.provider);
     assert_eq!((qemu.subnet.to_string().as_str(), qemu.default_vcpus), ("10.9.0.0/24", 2));
 }
 
@@ -106,7 +115,6 @@ fn all_faults_of_all_layers_are_told_at_once() {
         "vxlan-prot (/f.toml:1): there is no such key; did you mean \"vxlan-port\"?",
         "qemu.subnets (/f.toml:4): there is no such key; did you mean \"qemu.subnet\"?",
         "roles (flag --roles) is \"hypervisor,operator\": there is no role \"operator\"; known roles: hypervisor",
-        "provider (variable CLOUD_PROVIDER) is \"vsphere\": expected qemu",
         "pods-dir (variable PODS_DIR) is \"relative\": expected an absolute path",
         "forwarder-port (/f.toml:2) is \"70000\": expected a port number from 1 to 65535",
         "vxlan-port (flag --vxlan-port) is \"0\": expected a port number from 1 to 65535",
@@ -117,6 +125,7 @@ fn all_faults_of_all_layers_are_told_at_once() {
     let starting = [
         "proxy-timeout (variable PROXY_TIMEOUT) is \"5\": expected a duration with units",
         "qemu.subnet (/f.toml:5)",
+        "provider (variable CLOUD_PROVIDER) is \"vsphere\": expected qemu",
     ];
     for start in starting {
         assert!(told.iter().any(|fault| fault.starts_with(start)), "missing {start:?} in {told:#?}");

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in its fakes too")]
 
+#[cfg(feature = "aws")]
+mod aws_config;
 mod cli;
 mod config;
 mod fake_agent;
