@@ -2,8 +2,8 @@
 //!
 //! One `RunInstances` makes a VM with everything that belongs to it: disk, network interface, address and tags come and go with the
 //! instance, so that there is never a half-made VM and never a side object of its own to collect. What there is stands in EC2: an
-//! instance is found by its tags ([`tags`]), and a creation that is repeated is the same one by its client token ([`token`]). The
-//! process remembers only what saves calls or what EC2 does not show yet ([`births`]).
+//! instance is found by its tags (`tags`), and a creation that is repeated is the same one by its client token (`token`). The
+//! process remembers only what saves calls or what EC2 does not show yet (`births`).
 //!
 //! ```text
 //!   decide (pure)                              act (calls EC2, all through `api`)

@@ -107,9 +107,10 @@ pub(crate) async fn run(
     errand: Errand,
 ) -> Result<Vec<Rule>, ProviderError> {
     let site = account.site().await?;
+    let groups = groups(account, &site).await?;
     let source = source(&site).await?;
     let mut rules = Vec::new();
-    for group in groups(account, &site).await? {
+    for group in groups {
         for port in ports {
             let standing = decide(found(&group, *port, &source), errand);
             let group = group.group_id().unwrap_or_default().to_owned();
@@ -132,12 +133,20 @@ async fn source(site: &Site) -> Result<String, ProviderError> {
 }
 
 async fn groups(account: &Account, site: &Site) -> Result<Vec<SecurityGroup>, ProviderError> {
+    // Asked for none, EC2 tells of all there are in the region.
+    if site.security_groups.is_empty() {
+        let text = "no security group of the VMs is configured; those of a launch template are not looked at";
+        return Err(ProviderError::new(ErrorKind::Invalid, "look at ports", text).hint("set AWS_SG_IDS"));
+    }
     let ids = Some(site.security_groups.clone());
     let operation = format!("look at security groups {}", site.security_groups.join(", "));
     let send =
         |client: aws_sdk_ec2::Client| client.describe_security_groups().set_group_ids(ids.clone()).send();
     let answer = account.api.call(&site.client, Action::Describe, &operation, send).await?;
-    Ok(answer.security_groups().to_vec())
+    let asked = |group: &&SecurityGroup| {
+        group.group_id().is_some_and(|id| site.security_groups.iter().any(|asked| asked == id))
+    };
+    Ok(answer.security_groups().iter().filter(asked).cloned().collect())
 }
 
 /// Whether a group lets a port in from the source: by a rule for it, or for everybody.

@@ -24,37 +24,22 @@ pub(crate) async fn delete(account: &Account, key: &VmKey) -> Result<(), Provide
         .filter(|found| found.life == Life::There && !account.births().is_ended(&found.instance.id))
     {
         keep_nothing(account, site, found).await?;
-        terminate(account, site, key, &found.instance.id, Shown::Yes).await?;
+        terminate(account, site, key, &found.instance.id).await?;
     }
     let unseen = account.births().unseen(key, Instant::now()).map(|instance| instance.id.clone());
     if let Some(id) = unseen.filter(|id| !seen.iter().any(|found| found.instance.id == *id)) {
-        terminate(account, site, key, &id, Shown::NotYet).await?;
+        terminate(account, site, key, &id).await?;
     }
     account.births().forget(key);
     Ok(())
 }
 
-/// Whether EC2 shows an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shown {
-    Yes,
-    NotYet,
-}
-
-async fn terminate(
-    account: &Account,
-    site: &Site,
-    key: &VmKey,
-    id: &str,
-    shown: Shown,
-) -> Result<(), ProviderError> {
+async fn terminate(account: &Account, site: &Site, key: &VmKey, id: &str) -> Result<(), ProviderError> {
     let operation = format!("terminate {id} of {key}");
     let send = |client: aws_sdk_ec2::Client| client.terminate_instances().instance_ids(id).send();
     match account.api.call(&site.client, Action::Terminate, &operation, send).await {
         Ok(_) => {}
-        // It was there a moment ago, so it is gone.
-        Err(error) if error.code.as_deref() == Some(failure::NO_INSTANCE) && shown == Shown::Yes => {}
-        // EC2 made it and does not know it yet everywhere: gone it is not.
+        // EC2 made it or showed it, and does not know it everywhere yet: gone it is not. One that ended is shown as that for an hour.
         Err(error) if error.code.as_deref() == Some(failure::NO_INSTANCE) => {
             return Err(ProviderError { kind: ErrorKind::Transient, ..error });
         }

@@ -60,6 +60,10 @@ pub(crate) async fn find(config: &AwsConfig) -> Result<Site, ProviderError> {
         return Err(absent("subnet", "AWS_SUBNET_ID"));
     }
     let security_groups = or(&config.security_groups, worker.security_groups);
+    // EC2 would take the VPC's default group, which as a rule lets no worker in.
+    if security_groups.is_empty() && !by_template {
+        return Err(absent("security group", "AWS_SG_IDS"));
+    }
     Ok(Site { client: Client::new(&sdk), region, subnets, security_groups })
 }
 

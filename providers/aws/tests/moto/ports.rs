@@ -41,3 +41,20 @@ async fn ports_are_opened_once_and_closed_again_and_a_plan_changes_nothing() {
     assert_eq!(site.calls("AuthorizeSecurityGroupIngress").len(), 2);
     assert_eq!(site.calls("RevokeSecurityGroupIngress").len(), 2);
 }
+
+#[tokio::test]
+async fn without_a_group_of_the_vms_nothing_is_opened_rather_than_everything() {
+    if !require("without_a_group_of_the_vms_nothing_is_opened_rather_than_everything", NEEDS) {
+        return;
+    }
+    let mut site = Site::new().await;
+    site.config.launch_template = Some("podvm".to_owned());
+    site.config.security_groups = Vec::new();
+    let error = site.provider().ports(&PORTS, Errand::Open).await.unwrap_err();
+    assert!(
+        error.to_string().contains("AWS_SG_IDS") || format!("{error:?}").contains("AWS_SG_IDS"),
+        "{error:?}"
+    );
+    assert_eq!(site.calls("DescribeSecurityGroups").len(), 0, "asked for none, EC2 tells of all");
+    assert_eq!(site.calls("AuthorizeSecurityGroupIngress").len(), 0);
+}
