@@ -80,14 +80,14 @@ conformance: packages $(if $(SOCKET),,guest $(if $(filter qemu,$(PROVIDER)),imag
 .PHONY: fuzz
 fuzz: PACKAGES = g++
 fuzz: packages ## Every parser that reads from outside under libFuzzer; RUNS=10000000 for long, TARGET=frames for one
-	@RUNS="$(RUNS)" TARGET="$(TARGET)" INPUT="$(INPUT)" SECONDS_MOST="$(SECONDS_MOST)" tests/fuzz/run
+	@RUNS="$(RUNS)" TARGET="$(TARGET)" INPUT="$(INPUT)" SECONDS_MOST="$(SECONDS_MOST)" tests/fuzz/run tests/fuzz/rustc
 
 .PHONY: check
 check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets $(if $(filter aws,$(WITHOUT)),$(NO_SDK),--features peerpods/aws) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace $(if $(filter aws,$(WITHOUT)),$(NO_SDK),--features peerpods/aws) --no-deps --document-private-items --quiet
-	bash -n .ci/run .ci/packages .ci/moto tests/demo tests/upgrade tests/fuzz/run
+	bash -n .ci/run .ci/packages .ci/moto tests/demo tests/upgrade tests/fuzz/run tests/fuzz/rustc
 
 # An older build's daemon and link hand over to this one's. Its checkout and build stay in UPGRADE_DIR for the next time.
 FROM ?= dfd8ffc
