@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use peerpods_provider_qemu::fuzzing::ask;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Target;
@@ -25,10 +26,9 @@ fn check(data: &[u8]) {
     assert!(asked.lines().count() <= 2 && asked.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
     match answered {
         Ok((answer, lives)) => {
-            // A text that is of no interest is skipped whatever its bytes.
             let is_it = |line: &[u8]| {
-                serde_json::from_str::<Value>(&String::from_utf8_lossy(line))
-                    .is_ok_and(|line| line["return"] == answer && line["id"] == 2)
+                serde_json::from_str::<Said>(&String::from_utf8_lossy(line))
+                    .is_ok_and(|said| said.answer == answer && said.id == 2)
             };
             assert!(said_lines(data).any(is_it), "{answer} was never said");
             let down = ["guest-panicked", "internal-error", "io-error", "shutdown", "watchdog"];
@@ -36,6 +36,14 @@ fn check(data: &[u8]) {
         }
         Err(error) => assert!(error.len() < 2 * said.len() + 1024, "a long error"),
     }
+}
+
+/// What is of interest in a line. The rest is skipped whatever its bytes, also a number that is none.
+#[derive(Deserialize)]
+struct Said {
+    #[serde(rename = "return")]
+    answer: Value,
+    id: u64,
 }
 
 fn said_lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
