@@ -64,7 +64,7 @@ pub struct Raw {
 }
 
 /// What one source said, and what in it could not be read.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layer {
     /// The values.
     pub values: Vec<Raw>,

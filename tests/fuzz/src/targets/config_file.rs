@@ -18,18 +18,18 @@ pub const TARGET: Target =
 
 fn check(data: &[u8]) {
     let text = Input(data).text();
-    let layer = || layers::file(Path::new("/etc/peerpods/peerpods.toml"), &text);
+    let layer = layers::file(Path::new("/etc/peerpods/peerpods.toml"), &text);
     let lines = text.matches('\n').count() + 1;
-    for fault in layer().faults {
+    for fault in &layer.faults {
         let Origin::File { line, .. } = fault.origin else { panic!("{fault} has no place") };
         assert!((1..=lines).contains(&line), "there is no line {line}");
     }
-    match judge(vec![layer()]) {
+    match judge(vec![layer.clone()]) {
         Ok(settings) => {
             let sockets = settings.hypervisor.agent_socket(&"x".repeat(64).parse().unwrap());
             assert!(sockets.is_absolute() && sockets.as_os_str().len() <= 107);
             assert!(settings.hypervisor.vxlan_port > 0);
-            let again = judge(vec![layer()]).unwrap();
+            let again = judge(vec![layer]).unwrap();
             assert_eq!(again.shown, settings.shown);
             written_again(&settings);
         }
