@@ -311,7 +311,7 @@ impl Line {
     async fn own_mtu(&self) -> Option<u32> {
         let node = crate::kernel::Rtnl::here().ok()?;
         let towards = node.towards(self.remote).await.ok()?;
-        node.links().await.ok()?.iter().find(|l| l.index == towards.link).map(|l| l.mtu)
+        node.link_at(towards.link).await.ok()?.map(|link| link.mtu)
     }
 
     /// What a verdict that is not "wait" comes to.

@@ -96,10 +96,7 @@ impl Tunnel for VxlanTunnel {
     }
 
     async fn underlay_mtu(&self, worker: IpAddr) -> Result<Option<u32>, TunnelError> {
-        let node = Rtnl::here()?;
-        let addresses = node.addresses().await?;
-        let Some(own) = addresses.iter().find(|a| a.net.addr() == worker) else { return Ok(None) };
-        Ok(node.links().await?.iter().find(|l| l.index == own.link).map(|l| l.mtu))
+        Ok(Rtnl::here()?.link_with(worker).await?.map(|link| link.mtu))
     }
 
     async fn setup(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError> {
