@@ -1,0 +1,18 @@
+//! The objects a KataConfig brings, each a function of plain data. No I/O: what is there is compared elsewhere.
+
+mod access;
+mod classes;
+mod files;
+mod machine_config;
+mod monitoring;
+mod peer_pods;
+
+pub use access::security_context_constraints;
+pub use classes::runtime_class;
+pub use files::{crio_drop_in, shim_configuration};
+pub use machine_config::{container_runtime_config, extension, peer_pods as peer_pod_machine_configs, pool};
+pub use monitoring::{dashboard, monitor};
+pub use peer_pods::{auth_secret, peer_pod_config};
+
+#[cfg(test)]
+mod tests;

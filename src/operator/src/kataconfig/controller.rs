@@ -1,0 +1,176 @@
+//! Runs the reconciliation of KataConfigs: what triggers it, what becomes of errors, and the Events.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::api::{Api, DynamicObject};
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::{Controller, watcher};
+use kube::{Client, Resource, ResourceExt};
+use peerpods_crds::{KataConfig, PeerPodConfig};
+
+use super::act::{self, ActError};
+use super::decide;
+use super::events;
+use super::observe::{self, ObserveError};
+use crate::names;
+use crate::objects::Kind;
+use crate::settings::Settings;
+use crate::watching;
+
+/// Changes that come together are looked at once.
+const DEBOUNCE: Duration = Duration::from_millis(250);
+/// Until the next try after an error.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// Why a reconciliation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Something could not be read.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// Something could not be written.
+    #[error(transparent)]
+    Act(#[from] ActError),
+}
+
+struct Context {
+    client: Client,
+    settings: Settings,
+    recorder: Recorder,
+}
+
+/// Reconciles KataConfigs until `stop` is there; what is under way then is ended.
+pub async fn run(client: Client, settings: Settings, stop: impl Future<Output = ()> + Send + Sync + 'static) {
+    let reporter = Reporter { controller: names::FIELD_MANAGER.to_owned(), instance: None };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let changes = changes(&client, &settings);
+    let configs: Api<KataConfig> = Api::all(client.clone());
+    let context = Arc::new(Context { client, settings, recorder });
+    Controller::new(configs, watcher::Config::default())
+        .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
+        .reconcile_all_on(changes)
+        .graceful_shutdown_on(stop)
+        .run(reconcile, after_error, context)
+        .for_each(|done| async move {
+            if let Err(error) = done {
+                tracing::warn!(error = &error as &dyn std::error::Error, "KataConfig");
+            }
+        })
+        .await;
+}
+
+/// One look at a KataConfig, and what follows from it.
+async fn reconcile(config: Arc<KataConfig>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let Context { client, settings, recorder } = context.as_ref();
+    let world = observe::observe(client, config.as_ref().clone(), settings).await?;
+    let plan = decide::decide(&world, settings, Timestamp::now());
+    act::act(client, &config, &plan).await?;
+    let before = config.status.clone().unwrap_or_default();
+    for note in events::notes(&before, &plan.status) {
+        publish(recorder, &config, note).await;
+    }
+    Ok(plan.again.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// An Event that cannot be published is no reason to do anything again.
+async fn publish(recorder: &Recorder, config: &KataConfig, note: events::Note) {
+    let event = Event {
+        type_: if note.warning { EventType::Warning } else { EventType::Normal },
+        reason: note.reason,
+        note: Some(note.text.chars().take(1000).collect()),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = recorder.publish(&event, &config.object_ref(&())).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            config = config.name_any(),
+            "an Event was not published"
+        );
+    }
+}
+
+fn after_error(config: Arc<KataConfig>, error: &ReconcileError, _context: Arc<Context>) -> Action {
+    tracing::warn!(
+        config = config.name_any(),
+        error = error as &dyn std::error::Error,
+        "tried again in {AGAIN:?}"
+    );
+    Action::requeue(AGAIN)
+}
+
+/// Everything whose change may change the plan, or is a drift to repair.
+fn changes(client: &Client, settings: &Settings) -> impl Stream<Item = ()> + Send + 'static {
+    let everywhere = watcher::Config::default;
+    let namespace = settings.namespace.as_str();
+    let untyped = [
+        Kind::MACHINE_CONFIG,
+        Kind::MACHINE_CONFIG_POOL,
+        Kind::CONTAINER_RUNTIME_CONFIG,
+        Kind::SECURITY_CONTEXT_CONSTRAINTS,
+    ]
+    .map(|kind| {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
+        watching::changes(api, everywhere(), move |object| of_openshift(kind, object))
+    });
+    let rest = [
+        watching::changes(Api::<Node>::all(client.clone()), everywhere(), of_node),
+        watching::changes(
+            Api::<RuntimeClass>::all(client.clone()),
+            everywhere(),
+            RuntimeClass::resource_version,
+        ),
+        watching::changes(Api::<DaemonSet>::namespaced(client.clone(), namespace), everywhere(), |object| {
+            object.meta().generation
+        }),
+        watching::changes(
+            Api::<PeerPodConfig>::namespaced(client.clone(), namespace),
+            everywhere(),
+            |object| object.meta().generation,
+        ),
+        watching::changes(dashboards(client, namespace), only(names::DASHBOARD), ConfigMap::resource_version),
+        watching::changes(
+            dashboards(client, names::DASHBOARD_NAMESPACE),
+            only(names::DASHBOARD),
+            ConfigMap::resource_version,
+        ),
+    ];
+    stream::select_all(untyped.into_iter().chain(rest))
+}
+
+fn dashboards(client: &Client, namespace: &str) -> Api<ConfigMap> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+fn only(name: &str) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={name}"))
+}
+
+/// A node's heartbeats say nothing to us; labels, and what the machine config operator does, do.
+fn of_node(node: &Node) -> impl std::hash::Hash + use<> {
+    let annotation = |name: &str| node.annotations().get(name).cloned();
+    let told = [names::NODE_STATE, names::NODE_CURRENT_CONFIG, names::NODE_REASON].map(annotation);
+    (node.labels().clone(), told)
+}
+
+/// All of an object but its bookkeeping. Of pools the status counts as well; the others' is none of ours.
+fn of_openshift(kind: Kind, object: &DynamicObject) -> impl std::hash::Hash + use<> {
+    let mut data = object.data.clone();
+    if kind != Kind::MACHINE_CONFIG_POOL {
+        data.as_object_mut().map(|fields| fields.remove("status"));
+    }
+    (
+        object.labels().clone(),
+        object.annotations().clone(),
+        object.metadata.deletion_timestamp.is_some(),
+        data.to_string(),
+    )
+}

@@ -1,0 +1,182 @@
+//! How everything a KataConfig brought goes again: not while a pod uses it, nodes first, and the object itself last.
+
+use jiff::Timestamp;
+
+use super::{Finalizer, LOOK_AGAIN, Plan, Role, has_finalizer, named};
+use crate::kataconfig::pools::{self, Target};
+use crate::kataconfig::status::{self, Outlook, Reason};
+use crate::kataconfig::world::{PodUse, World};
+use crate::names;
+use crate::objects::{Kind, ObjectRef};
+use crate::settings::Settings;
+
+/// What is to be done about a KataConfig that somebody deleted. Its spec is not looked at: what makes no sense can be deleted, too.
+#[must_use]
+pub fn remove(world: &World, settings: &Settings, now: Timestamp) -> Plan {
+    if !has_finalizer(world) {
+        return Plan { status: world.config.status.clone().unwrap_or_default(), ..Plan::default() };
+    }
+    // One that never counted has brought nothing.
+    if !world.older.is_empty() {
+        return Plan {
+            finalizer: Finalizer::Remove,
+            status: world.config.status.clone().unwrap_or_default(),
+            ..Plan::default()
+        };
+    }
+    let removing = Removing { world, settings, target: Target::of(world), now };
+    match removing.users() {
+        users if !users.is_empty() => removing.blocked(&users),
+        _ => removing.unwind(),
+    }
+}
+
+struct Removing<'a> {
+    world: &'a World,
+    settings: &'a Settings,
+    target: Target,
+    now: Timestamp,
+}
+
+impl Removing<'_> {
+    /// B3: pods of every class we made.
+    fn users(&self) -> Vec<&PodUse> {
+        let made = self
+            .world
+            .config
+            .status
+            .as_ref()
+            .map(|status| status.runtime_classes.clone())
+            .unwrap_or_default();
+        let ours = |class: &String| {
+            class == names::KATA_CLASS
+                || self.settings.peer_pod_classes.contains(class)
+                || made.contains(class)
+        };
+        self.world.pods.iter().filter(|pod| ours(&pod.class)).collect()
+    }
+
+    fn blocked(&self, users: &[&PodUse]) -> Plan {
+        let message = named("these pods use a runtime class of this KataConfig, delete them first", users);
+        let outlook = self.outlook(Reason::BlockedByExistingKataPods, message, false, false);
+        Plan {
+            status: status::status(self.world, &outlook, self.now),
+            again: Some(LOOK_AGAIN),
+            ..Plan::default()
+        }
+    }
+
+    fn unwind(&self) -> Plan {
+        let before = self.world.config.status.clone().unwrap_or_default();
+        let roles = self.roles();
+        let updating = self.updating();
+        let changed = match self.target {
+            Target::Workers => !roles.is_empty(),
+            Target::ControlPlane => !self.world.machine_configs.is_empty(),
+        };
+        // What waited for the install to begin waits for nothing now.
+        let began = before.un_installation_status.in_progress.status == peerpods_crds::WORD_TRUE;
+        let still = began && before.waiting_for_mco_to_start && !self.settled();
+        let waiting = !updating && (changed || still);
+        let going = self.world.going.clone();
+        let nodes_done = !updating && !waiting;
+        let mut delete = self.at_once();
+        if nodes_done {
+            delete.extend(self.when_nodes_are_done());
+        }
+        let finished =
+            nodes_done && going.is_empty() && self.world.machine_configs.is_empty() && roles.is_empty();
+        let (reason, message) = match (nodes_done, going.is_empty()) {
+            (true, false) => {
+                (Reason::WaitingForObjects, format!("waiting for the end of {}", going.join(", ")))
+            }
+            (true, true) => (Reason::Idle, String::new()),
+            _ => (Reason::Uninstalling, String::new()),
+        };
+        let outlook = self.outlook(reason, message, waiting, !finished);
+        Plan {
+            finalizer: if finished { Finalizer::Remove } else { Finalizer::Leave },
+            roles,
+            delete,
+            status: status::status(self.world, &outlook, self.now),
+            again: (!finished).then_some(LOOK_AGAIN),
+            ..Plan::default()
+        }
+    }
+
+    fn outlook(&self, reason: Reason, message: String, waiting: bool, unwinding: bool) -> Outlook {
+        let classes = self
+            .world
+            .config
+            .status
+            .as_ref()
+            .map(|status| status.runtime_classes.clone())
+            .unwrap_or_default();
+        Outlook { target: self.target, waiting, removing: true, unwinding, classes, reason, message }
+    }
+
+    /// B17: of every node that has it, whatever the selector says now.
+    fn roles(&self) -> Vec<Role> {
+        let ours = self.world.nodes.iter().filter(|node| node.has_role());
+        ours.map(|node| Role { node: node.name.clone(), has: false }).collect()
+    }
+
+    /// Nodes go back to the workers' pool, or the control plane's loses our configuration.
+    fn updating(&self) -> bool {
+        pools::updating(self.world, self.target)
+    }
+
+    /// Whether nodes show that they are back: also when nobody watched.
+    fn settled(&self) -> bool {
+        let Some(pool) = self.world.pools.get(match self.target {
+            Target::Workers => "worker",
+            Target::ControlPlane => "master",
+        }) else {
+            return false;
+        };
+        let member = |node: &&crate::kataconfig::world::Node| match self.target {
+            Target::Workers => node.is_worker(),
+            Target::ControlPlane => node.is_master(),
+        };
+        let nodes: Vec<_> = self.world.nodes.iter().filter(member).collect();
+        let clean =
+            !pool.sources.is_empty() && pools::ALL.iter().all(|config| !pool.sources.contains(*config));
+        let counted = usize::try_from(pool.machines).is_ok_and(|machines| machines == nodes.len());
+        let done = |node: &&crate::kataconfig::world::Node| {
+            node.state.as_deref() == Some("Done") && node.current.is_some() && node.current == pool.target
+        };
+        clean && counted && pool.updated && !pool.updating && nodes.iter().all(done)
+    }
+
+    /// What no node needs once its role is gone.
+    fn at_once(&self) -> Vec<ObjectRef> {
+        let configs = pools::ALL.iter().map(|name| ObjectRef::cluster(Kind::MACHINE_CONFIG, name));
+        peer_pod_objects(self.settings).into_iter().chain(configs).collect()
+    }
+
+    fn when_nodes_are_done(&self) -> Vec<ObjectRef> {
+        let namespace = &self.settings.namespace;
+        let mut all = vec![
+            ObjectRef::cluster(Kind::CONTAINER_RUNTIME_CONFIG, names::LOG_LEVEL_CONFIG),
+            ObjectRef::namespaced(Kind::DAEMON_SET, namespace, names::MONITOR),
+            ObjectRef::cluster(Kind::RUNTIME_CLASS, names::KATA_CLASS),
+            ObjectRef::cluster(Kind::SECURITY_CONTEXT_CONSTRAINTS, names::SCC),
+            ObjectRef::namespaced(Kind::CONFIG_MAP, names::DASHBOARD_NAMESPACE, names::DASHBOARD),
+        ];
+        if self.target == Target::Workers {
+            all.push(ObjectRef::cluster(Kind::MACHINE_CONFIG_POOL, names::POOL));
+        }
+        all
+    }
+}
+
+/// What peer pods brought, but for what makes nodes reboot. The classes first: no new pod finds one while the service goes.
+pub(super) fn peer_pod_objects(settings: &Settings) -> Vec<ObjectRef> {
+    let classes =
+        settings.peer_pod_classes.iter().map(|class| ObjectRef::cluster(Kind::RUNTIME_CLASS, class));
+    let rest = [
+        ObjectRef::namespaced(Kind::PEER_POD_CONFIG, &settings.namespace, names::PEER_POD_CONFIG),
+        ObjectRef::namespaced(Kind::SECRET, &settings.namespace, names::AUTH_SECRET),
+    ];
+    classes.chain(rest).collect()
+}

@@ -1,0 +1,136 @@
+//! Where each node is on its way. Pure; the table is that of OpenShift sandboxed containers 1.5 and later.
+
+use super::pools::Target;
+use super::world::{Node, World};
+
+/// Where a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// It has Kata Containers.
+    Installed,
+    /// It gets it.
+    Installing,
+    /// It will get it.
+    WaitingToInstall,
+    /// It could not get it.
+    FailedToInstall,
+    /// It loses it.
+    Uninstalling,
+    /// It will lose it.
+    WaitingToUninstall,
+    /// It could not lose it.
+    FailedToUninstall,
+}
+
+/// Where a node is; nowhere when it has nothing to do with us, or its state is one we do not know: newer machine config operators have more.
+#[must_use]
+pub fn place(node: &Node, world: &World, target: Target, removing: bool) -> Option<Place> {
+    let wanted = target.has(node) && !(removing && target == Target::ControlPlane);
+    let pool = if target.has(node) { target.pool() } else { "worker" };
+    let aim = world.pools.get(pool).and_then(|pool| pool.target.as_ref());
+    let there = node.current.is_some() && node.current.as_ref() == aim;
+    match (node.state.as_deref()?, wanted) {
+        ("Done", true) if there => Some(Place::Installed),
+        ("Done", true) => Some(Place::WaitingToInstall),
+        ("Working", true) => Some(Place::Installing),
+        ("Degraded", true) => Some(Place::FailedToInstall),
+        (_, false) if !was_ours(node, world) => None,
+        ("Done", false) if !there => Some(Place::WaitingToUninstall),
+        ("Working", false) => Some(Place::Uninstalling),
+        ("Degraded", false) => Some(Place::FailedToUninstall),
+        _ => None,
+    }
+}
+
+/// Whether a node had Kata Containers by what the status says: else what the machine config operator does with it is none of our business.
+fn was_ours(node: &Node, world: &World) -> bool {
+    let Some(status) = &world.config.status else { return false };
+    let lists = &status.kata_nodes;
+    let ours = [
+        &lists.installed,
+        &lists.installing,
+        &lists.waiting_to_install,
+        &lists.failed_to_install,
+        &lists.uninstalling,
+        &lists.waiting_to_uninstall,
+        &lists.failed_to_uninstall,
+        // Where the status is one of 1.4.
+        &status.installation_status.completed.completed_nodes_list,
+        &status.installation_status.inprogress.binaries_install_nodes_list,
+        &status.un_installation_status.in_progress.binaries_uninstall_nodes_list,
+    ];
+    ours.iter().any(|list| list.contains(&node.name))
+}
+
+/// The nodes a KataConfig speaks of, with their places.
+#[must_use]
+pub fn places(world: &World, target: Target, removing: bool) -> Vec<(&Node, Place)> {
+    let looked_at = |node: &&Node| match target {
+        Target::Workers => node.is_worker(),
+        Target::ControlPlane => node.is_master(),
+    };
+    let placed = |node| place(node, world, target, removing).map(|place| (node, place));
+    world.nodes.iter().filter(looked_at).filter_map(placed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use peerpods_crds::{KataConfigStatus, KataNodes};
+
+    use super::super::world::Pool;
+    use super::*;
+    use crate::names;
+
+    fn node(state: &str, current: &str, role: bool) -> Node {
+        let mut labels: BTreeMap<String, String> = [(names::WORKER_LABEL.to_owned(), String::new())].into();
+        if role {
+            labels.insert(names::ROLE_LABEL.to_owned(), String::new());
+        }
+        let (state, current) = (Some(state.to_owned()), Some(current.to_owned()));
+        Node { name: "w0".to_owned(), labels, state, current, reason: None }
+    }
+
+    fn world(ours_before: bool) -> World {
+        let pool = |target: &str| Pool { target: Some(target.to_owned()), ..Pool::default() };
+        let mut world = World::default();
+        world.pools =
+            [("kata-oc".to_owned(), pool("kata-2")), ("worker".to_owned(), pool("worker-1"))].into();
+        if ours_before {
+            let kata_nodes = KataNodes { installed: vec!["w0".to_owned()], ..KataNodes::default() };
+            world.config.status = Some(KataConfigStatus { kata_nodes, ..KataConfigStatus::default() });
+        }
+        world
+    }
+
+    #[test]
+    fn a_node_is_where_its_state_its_configuration_and_its_role_say() {
+        for (state, current, role, before, expected) in [
+            ("Done", "kata-2", true, false, Some(Place::Installed)),
+            ("Done", "worker-1", true, false, Some(Place::WaitingToInstall)),
+            ("Working", "worker-1", true, false, Some(Place::Installing)),
+            ("Degraded", "worker-1", true, false, Some(Place::FailedToInstall)),
+            ("Done", "kata-2", false, true, Some(Place::WaitingToUninstall)),
+            ("Working", "kata-2", false, true, Some(Place::Uninstalling)),
+            ("Degraded", "kata-2", false, true, Some(Place::FailedToUninstall)),
+            ("Done", "worker-1", false, true, None),
+            // Workers that never were ours: an upgrade of the cluster is none of our business.
+            ("Working", "worker-0", false, false, None),
+            ("Done", "worker-0", false, false, None),
+            ("Degraded", "worker-0", false, false, None),
+            // B7: newer operators have more states.
+            ("Rebooting", "worker-1", true, false, None),
+            ("", "worker-1", true, true, None),
+        ] {
+            let place = place(&node(state, current, role), &world(before), Target::Workers, false);
+            assert_eq!(place, expected, "{state} {current} role={role} before={before}");
+        }
+    }
+
+    #[test]
+    fn without_a_machine_config_operator_nodes_are_nowhere() {
+        let bare = Node { state: None, ..node("Done", "kata-2", true) };
+        assert_eq!(place(&bare, &world(true), Target::Workers, false), None);
+    }
+}

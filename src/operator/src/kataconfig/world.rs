@@ -1,0 +1,108 @@
+//! What a decision about a KataConfig is made from, as plain data. Reading it is `observe`'s work.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use peerpods_crds::KataConfig;
+
+use crate::names;
+
+/// A cluster as far as a KataConfig is concerned.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// The KataConfig.
+    pub config: KataConfig,
+    /// Names of older KataConfigs: the oldest is the one that counts.
+    pub older: Vec<String>,
+    /// All machine config pools, by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Nodes that are workers, control plane, or have our role.
+    pub nodes: Vec<Node>,
+    /// Pods of runtime classes that are ours.
+    pub pods: Vec<PodUse>,
+    /// Names of the MachineConfigs that are ours and there.
+    pub machine_configs: BTreeSet<String>,
+    /// The registry credentials of the cluster, as a Secret has them.
+    pub pull_secret: Option<Vec<u8>>,
+    /// The dashboard that was installed with the operator.
+    pub dashboard: Option<BTreeMap<String, String>>,
+    /// Whether there is a ContainerRuntimeConfig of ours.
+    pub log_level_config: bool,
+    /// The overheads that runtime classes have now: an administrator's edit is kept.
+    pub overheads: BTreeMap<String, BTreeMap<String, String>>,
+    /// The limit that the PeerPodConfig has now: an administrator's edit is kept. None: there is no PeerPodConfig.
+    pub peer_pod_limit: Option<String>,
+    /// Objects that were asked to go and are not gone, as kind and name.
+    pub going: Vec<String>,
+}
+
+/// A machine config pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// The condition Updating is True.
+    pub updating: bool,
+    /// The condition Updated is True.
+    pub updated: bool,
+    /// What the condition NodeDegraded, else Degraded says when nodes failed.
+    pub degraded: Option<String>,
+    /// The rendered configuration nodes are to have.
+    pub target: Option<String>,
+    /// The MachineConfigs it is made of; none where that is not told.
+    pub sources: BTreeSet<String>,
+    /// How many nodes it has.
+    pub machines: i32,
+    /// How many of them have the target.
+    pub updated_machines: i32,
+}
+
+/// A node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What the machine config operator does with it; None where there is no such operator.
+    pub state: Option<String>,
+    /// The rendered configuration it has.
+    pub current: Option<String>,
+    /// Why it is degraded.
+    pub reason: Option<String>,
+}
+
+impl Node {
+    /// Whether it is a worker.
+    #[must_use]
+    pub fn is_worker(&self) -> bool {
+        self.labels.contains_key(names::WORKER_LABEL)
+    }
+
+    /// Whether it is of the control plane, as pools see it.
+    #[must_use]
+    pub fn is_master(&self) -> bool {
+        self.labels.contains_key(names::MASTER_LABEL)
+    }
+
+    /// Whether it has our role.
+    #[must_use]
+    pub fn has_role(&self) -> bool {
+        self.labels.contains_key(names::ROLE_LABEL)
+    }
+}
+
+/// A pod that uses a runtime class of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodUse {
+    /// Its runtime class.
+    pub class: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for PodUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} ({})", self.namespace, self.name, self.class)
+    }
+}

@@ -1,0 +1,8 @@
+//! The controllers of KataConfig, PeerPodConfig and PeerPod, and the webhooks: observe → decide → act, the decisions pure.
+
+pub mod kataconfig;
+pub mod names;
+pub mod objects;
+pub mod peerpodconfig;
+pub mod settings;
+pub mod watching;
