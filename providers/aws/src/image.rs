@@ -72,7 +72,10 @@ impl Images {
 }
 
 fn copy(answer: &Result<Image, ProviderError>) -> Result<Image, ProviderError> {
-    answer.as_ref().map(Image::clone).map_err(failure::again)
+    match answer {
+        Ok(image) => Ok(image.clone()),
+        Err(error) => Err(failure::again(error)),
+    }
 }
 
 async fn ask(api: &Api, site: &Site, id: &str) -> Result<Image, ProviderError> {
