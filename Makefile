@@ -42,6 +42,12 @@ aws-test: ## The AWS provider against moto, a local EC2 (from PyPI), and the pro
 	moto=$$(.ci/moto "$(BUILD)") && $${moto:+env PEERPODS_TEST_MOTO="$$moto"} \
 	  cargo test --locked -p peerpods-provider-aws -p peerpods --features peerpods/aws --all-targets --no-fail-fast
 
+# Both bursts run at once, in real time: 250 s after the build.
+.PHONY: aws-burst
+aws-burst: ## 500 sandboxes at once before EC2's published buckets, from one node and from ten, in real time; prints a table
+	moto=$$(.ci/moto "$(BUILD)") && PEERPODS_REQUIRE_ALL=1 $${moto:+env PEERPODS_TEST_MOTO="$$moto"} \
+	  cargo test --locked -p peerpods-provider-aws -p peerpods --features peerpods/aws --test moto -- --ignored --nocapture bursts_of_500_in_real_time
+
 # How many deaths (POINTS), and which history to replay (SEED=17@230+245) or from which workload to begin (SEED=500).
 .PHONY: crash-test
 crash-test: export PEERPODS_CRASH_POINTS = $(or $(POINTS),3000)

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use peerpods_podvm::guest_config::SecretText;
 
+use crate::bucket::Rate;
 use crate::tags;
 
 /// The instance type of a VM that asks for none, where none is configured.
@@ -50,6 +51,30 @@ pub enum Market {
     Spot,
 }
 
+/// How fast the account may ask for VMs in its region, over all nodes: EC2's bucket of requests for `RunInstances`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaunchRate {
+    /// Requests at once.
+    pub burst: u32,
+    /// Requests a second from then on.
+    pub per_second: u32,
+}
+
+/// As EC2 publishes it; AWS raises it for those who ask.
+impl Default for LaunchRate {
+    fn default() -> Self {
+        Self { burst: 5, per_second: 2 }
+    }
+}
+
+impl From<LaunchRate> for Rate {
+    fn from(rate: LaunchRate) -> Self {
+        // No rate at all is a fault of the configuration; until that is told nobody may wait for ever.
+        let least_one = |number: u32| f64::from(number.max(1));
+        Self { burst: least_one(rate.burst), per_second: least_one(rate.per_second) }
+    }
+}
+
 /// Configuration of the AWS provider. Only `image` has no default.
 #[derive(Debug, Clone, Default)]
 pub struct AwsConfig {
@@ -90,6 +115,8 @@ pub struct AwsConfig {
     pub confidential: Confidential,
     /// What capacity is bought.
     pub market: Market,
+    /// How fast VMs may be asked for.
+    pub launch_rate: LaunchRate,
     /// Further tags of every object.
     pub tags: BTreeMap<String, String>,
 }
@@ -123,6 +150,9 @@ impl AwsConfig {
             faults.push(
                 "endpoint_url is no URL: write one such as https://ec2.eu-central-1.amazonaws.com".to_owned(),
             );
+        }
+        if self.launch_rate.burst == 0 || self.launch_rate.per_second == 0 {
+            faults.push("launch_rate has a 0, with which no VM would ever be asked for".to_owned());
         }
         faults.extend(self.tag_faults());
         faults
@@ -251,6 +281,7 @@ mod tests {
             instance_types: vec!["m6a.large".to_owned(), "t3.".to_owned()],
             root_volume_gib: Some(1 << 20),
             endpoint_url: Some("ec2".to_owned()),
+            launch_rate: LaunchRate { burst: 5, per_second: 0 },
             tags: BTreeMap::from([("aws:x".to_owned(), "y".to_owned())]),
             ..AwsConfig::default()
         };
@@ -268,6 +299,7 @@ mod tests {
                 "region",
                 "root_volume_gib",
                 "endpoint_url",
+                "launch_rate",
                 "tags"
             ],
             "{faults:#?}"

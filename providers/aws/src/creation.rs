@@ -1,5 +1,8 @@
 //! Making a VM: look, decide what to ask for, ask, and once more elsewhere when there is no capacity.
 //!
+//! What to ask for is decided when the turn has come: in a burst that is minutes after the call began, and meanwhile others have found
+//! out what there is no capacity for.
+//!
 //! The client token makes a repetition harmless ([`crate::token`]); the look before it saves the call where the VM is there, and tells
 //! a new process after which numbers to go on. A create that is dropped anywhere has made nothing, or an instance that get and delete
 //! find.
@@ -16,6 +19,7 @@ use crate::config::Confidential;
 use crate::failure;
 use crate::found::{self, Found, Life};
 use crate::image::Image;
+use crate::limiter::Place;
 use crate::placement::{self, Placement};
 use crate::provider::Account;
 use crate::request::{self, Memory, Order, USER_DATA_LIMIT};
@@ -39,11 +43,12 @@ pub(crate) async fn create(account: &Account, key: &VmKey, spec: &VmSpec) -> Res
     check_user_data(&operation, spec)?;
     let site = account.site().await?;
     let site = site.as_ref();
-    let plan = plan(account, site, &operation, spec).await?;
+    // Before anything that may fail: an AMI that is gone must not hide the VM that was made of it.
     let seen = account.describer.of_key(site, key).await?;
     if let Some(there) = account.living(key, &seen) {
         return Ok(there);
     }
+    let plan = plan(account, site, &operation, spec).await?;
     let at_least = seen.iter().map(|found| found.attempt + 1).max().unwrap_or(0);
     Creation { account, site, key, spec, operation, plan }.ask(at_least).await
 }
@@ -110,9 +115,11 @@ impl Creation<'_> {
     async fn ask(&self, at_least: u32) -> Result<Instance, ProviderError> {
         let mut tried: Vec<Placement> = Vec::new();
         let mut last = None;
+        let mut place = self.account.api.line(Action::Run);
         for _ in 0..MOST_REQUESTS {
+            place.turn().await;
             let Some(attempt) = self.next(at_least, &tried) else { break };
-            match self.request(&attempt).await {
+            match self.request(&mut place, &attempt).await {
                 Outcome::Made(instance) => return Ok(self.made(&attempt, instance)),
                 Outcome::Dead => self.account.births().spent(self.key, &attempt),
                 Outcome::Open(error) => return self.look_into(&attempt, error).await,
@@ -122,36 +129,44 @@ impl Creation<'_> {
                         return Err(error);
                     }
                     tracing::warn!(key = %self.key, placement = %attempt.placement, %error, "not to be had here");
-                    self.unavailable().note(attempt.placement.clone(), Instant::now());
+                    self.unavailable().note(attempt.placement.clone(), &error, Instant::now());
                     tried.push(attempt.placement);
                     last = Some(error);
                 }
             }
         }
-        Err(last.unwrap_or_else(|| {
-            ProviderError::new(
-                ErrorKind::Transient,
-                &self.operation,
-                "what EC2 made for it ended at once, each time",
-            )
-        }))
+        Err(self.nowhere(last))
     }
 
+    /// What to ask for now. `None` when nothing is left to try.
     fn next(&self, at_least: u32, tried: &[Placement]) -> Option<Attempt> {
-        let untried =
-            self.plan.placements.iter().filter(|placement| !tried.contains(placement)).cloned().collect();
-        let candidates = self.unavailable().candidates(untried, Instant::now());
+        let candidates = self.unavailable().candidates(&self.plan.placements, tried, Instant::now());
         self.account.births().open(self.key, at_least, &candidates)
     }
 
-    async fn request(&self, attempt: &Attempt) -> Outcome {
+    /// Nothing is left to try: the last refusal, with what was refused to this and to other creations.
+    fn nowhere(&self, last: Option<ProviderError>) -> ProviderError {
+        let Some(last) = last else {
+            let text = "what EC2 made for it ended at once, each time";
+            return ProviderError::new(ErrorKind::Transient, &self.operation, text);
+        };
+        let (unavailable, now) = (self.unavailable(), Instant::now());
+        let told = unavailable.told(&self.plan.placements, now);
+        let kind = match unavailable.lacked_capacity(&self.plan.placements, now) {
+            true => ErrorKind::Capacity,
+            false => last.kind,
+        };
+        ProviderError { kind, message: format!("{} (tried: {told})", last.message), ..last }
+    }
+
+    async fn request(&self, place: &mut Place<'_>, attempt: &Attempt) -> Outcome {
         let input = request::run(&self.order(attempt));
         let send = |client: aws_sdk_ec2::Client| {
             let input = input.clone();
             async move { input.send_with(&client).await }
         };
         let operation = format!("{} ({})", self.operation, attempt.placement);
-        match self.account.api.call(&self.site.client, Action::Run, &operation, send).await {
+        match self.account.api.call_from(place, &self.site.client, &operation, send).await {
             Ok(answer) => match answer.instances().first() {
                 Some(told) if found::life(told.state().and_then(|state| state.name())) == Life::Ended => {
                     Outcome::Dead
@@ -167,7 +182,7 @@ impl Creation<'_> {
                 )),
             },
             Err(error) if error.code.as_deref() == Some(failure::TOKEN_SPENT) => Outcome::Dead,
-            Err(error) if error.kind == ErrorKind::Transient => Outcome::Open(error),
+            Err(error) if failure::leaves_open(&error) => Outcome::Open(error),
             Err(error) => Outcome::Refused(error),
         }
     }

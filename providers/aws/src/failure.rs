@@ -100,6 +100,12 @@ pub(crate) fn elsewhere_may_help(error: &ProviderError) -> bool {
     error.kind == ErrorKind::Capacity || error.code.as_deref().is_some_and(|code| by_place.contains(&code))
 }
 
+/// Whether a request that failed so may have been carried out when it was sent before: its answer was lost, or EC2 refused it this time
+/// before it looked at the client token. Such a request is only ever repeated as it was.
+pub(crate) fn leaves_open(error: &ProviderError) -> bool {
+    matches!(error.kind, ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Denied)
+}
+
 /// Whether the credentials may have been replaced, and should be read anew before the next call.
 pub(crate) fn credentials_were_not_taken(error: &ProviderError) -> bool {
     error.code.as_deref().is_some_and(|code| NOT_TAKEN.contains(&code))

@@ -1,8 +1,8 @@
-//! What an AMI is: architecture, root device, whether its guest can be admitted by a token. Asked once and kept for a while, so that a
-//! VM of the wrong architecture is refused before it is made.
+//! What an AMI is: architecture, root device, whether its guest can be admitted by a token. Asked once, however many ask at once, and
+//! kept for a while, so that a VM of the wrong architecture is refused before it is made.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_ec2::types;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::api::{Action, Api};
 use crate::config;
+use crate::failure;
 use crate::site::Site;
 use crate::tags;
 
@@ -35,8 +36,11 @@ pub(crate) struct Image {
 /// AMIs that were asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
-    known: Mutex<HashMap<String, (Image, Instant)>>,
+    known: Mutex<HashMap<String, Arc<Known>>>,
 }
+
+/// The last answer about an AMI. Whoever asks EC2 holds the lock.
+type Known = tokio::sync::Mutex<Option<(Result<Image, ProviderError>, Instant)>>;
 
 impl Images {
     /// What the AMI is.
@@ -48,34 +52,42 @@ impl Images {
             let text = format!("{id:?} is no AMI id: write ami- and 8 or 17 hexadecimal digits");
             return Err(refused(id, text));
         }
-        if let Some(image) = self.known(id) {
-            return Ok(image);
+        let came = Instant::now();
+        let known = self.entry(id);
+        let mut last = known.lock().await;
+        match &*last {
+            // Asked while this waited: also a failure is its answer, or a burst would fail one after the other.
+            Some((answer, at)) if *at > came => return copy(answer),
+            Some((Ok(image), at)) if at.elapsed() < BELIEVED => return Ok(image.clone()),
+            _ => {}
         }
-        let operation = format!("look at image {id}");
-        let send = |client: aws_sdk_ec2::Client| client.describe_images().image_ids(id).send();
-        let answer = api.call(&site.client, Action::Describe, &operation, send).await?;
-        let Some(found) = answer.images().first() else {
-            return Err(ProviderError::new(
-                ErrorKind::NotFound,
-                operation,
-                format!("there is no AMI in {}", site.region),
-            )
+        let answer = ask(api, site, id).await;
+        *last = Some((copy(&answer), Instant::now()));
+        answer
+    }
+
+    fn entry(&self, id: &str) -> Arc<Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(id.to_owned()).or_default().clone()
+    }
+}
+
+fn copy(answer: &Result<Image, ProviderError>) -> Result<Image, ProviderError> {
+    match answer {
+        Ok(image) => Ok(image.clone()),
+        Err(error) => Err(failure::again(error)),
+    }
+}
+
+async fn ask(api: &Api, site: &Site, id: &str) -> Result<Image, ProviderError> {
+    let operation = format!("look at image {id}");
+    let send = |client: aws_sdk_ec2::Client| client.describe_images().image_ids(id).send();
+    let answer = api.call(&site.client, Action::Describe, &operation, send).await?;
+    let Some(found) = answer.images().first() else {
+        let text = format!("there is no AMI in {}", site.region);
+        return Err(ProviderError::new(ErrorKind::NotFound, operation, text)
             .hint("set PODVM_AMI_ID to an AMI of this region and account"));
-        };
-        let image = usable(id, found)?;
-        self.locked().insert(id.to_owned(), (image.clone(), Instant::now()));
-        Ok(image)
-    }
-
-    fn known(&self, id: &str) -> Option<Image> {
-        let known = self.locked();
-        let (image, at) = known.get(id)?;
-        (at.elapsed() < BELIEVED).then(|| image.clone())
-    }
-
-    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Image, Instant)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    };
+    usable(id, found)
 }
 
 fn refused(id: &str, text: String) -> ProviderError {

@@ -12,7 +12,8 @@
 //!   placement which type and subnet next       image     what an AMI is        (cached)
 //!   request   the RunInstances call            describe  where a VM is         (many questions, one call)
 //!   failure   what an error means              creation, removal, verify
-//!   limiter   when the next call may go out    api       the one door: turns, retries, errors
+//!   bucket    EC2's rates                      limiter   the line before a bucket
+//!                                              api       the one door: turns, retries, errors
 //! ```
 //!
 //! Not here: user data, names and admission (podvm), when a failed creation is tried again (hypervisor).
@@ -24,6 +25,7 @@
 
 mod api;
 mod births;
+mod bucket;
 mod catalog;
 mod choice;
 mod config;
@@ -43,5 +45,5 @@ mod tags;
 mod token;
 mod verify;
 
-pub use config::{AwsConfig, Confidential, Market, PublicAddress};
+pub use config::{AwsConfig, Confidential, LaunchRate, Market, PublicAddress};
 pub use provider::AwsProvider;

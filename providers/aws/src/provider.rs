@@ -45,7 +45,7 @@ impl AwsProvider {
     /// A provider by `config`, which [`Provider::verify`] judges. Calls nobody.
     #[must_use]
     pub fn new(config: AwsConfig) -> Self {
-        let api = Arc::new(Api::new());
+        let api = Arc::new(Api::new(config.launch_rate.into()));
         let account = Account {
             describer: Arc::new(Describer::new(api.clone(), config.public_address)),
             config,

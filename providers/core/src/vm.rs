@@ -144,7 +144,9 @@ pub trait Provider: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// How long a VM that was asked for may be missing from [`Provider::get`], [`Provider::list`] and the eyes of
-    /// [`Provider::delete`]: clouds show what they made only some time later. Zero where what was asked for is seen at once.
+    /// [`Provider::delete`]: clouds show what they made only some time later. Counts from the end of [`Provider::create`], by its answer
+    /// or by being dropped: how long a call waits before the cloud hears of it is the provider's own affair. Zero where what was asked
+    /// for is seen at once.
     fn visible_within(&self) -> Duration {
         Duration::ZERO
     }

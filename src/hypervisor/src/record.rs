@@ -112,7 +112,8 @@ pub struct Record {
     /// How the VM proves itself, once that is decided. A record of an older program has no word for the stock form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestForm>,
-    /// When the provider was asked to make a VM, in milliseconds since 1970; written before each time.
+    /// When the provider was asked to make a VM, in milliseconds since 1970; written before each time. The last one is when it answered,
+    /// where `instance` is what it answered with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub creations_unix_ms: Vec<u64>,
     /// When CreateVM was taken, in milliseconds since 1970.

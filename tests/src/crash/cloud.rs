@@ -272,7 +272,7 @@ impl Provider for Incarnation {
     }
 
     fn visible_within(&self) -> Duration {
-        // From the request on: it is carried out some time later, in its turn.
+        // Also after the end of the call: what was asked for is carried out some time later, in its turn.
         Duration::from_millis(
             BLINDNESS_MS + 2 * (self.world.plan.slowest_creation + self.world.plan.slowest_deletion),
         )
@@ -296,7 +296,11 @@ impl Provider for Incarnation {
     async fn create(&self, key: &VmKey, spec: &VmSpec) -> Result<Instance, ProviderError> {
         let (slot, sandbox) = self.cloud_slot(key);
         let mut call = self.world.call(&sandbox, "create", self.world.plan.slowest_creation);
-        self.point(slot, "create asked", &sandbox).await;
+        let in_line = match self.world.plan.longest_line {
+            0 => 0,
+            longest => call.luck.between(0, longest),
+        };
+        self.point_after(slot, in_line.max(1), "create asked", &sandbox).await;
         self.world.count_creation(&sandbox);
         if let Some(kind) = call.fails {
             self.point_after(slot, call.takes, "create refused", &sandbox).await;

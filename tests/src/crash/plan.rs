@@ -108,6 +108,8 @@ pub struct Plan {
     pub slowest_creation: u64,
     /// The longest a deletion takes, in milliseconds.
     pub slowest_deletion: u64,
+    /// The longest a creation stands in the provider's own line before the cloud hears of it, in milliseconds.
+    pub longest_line: u64,
     /// The most VMs at once.
     pub limit: usize,
     /// Whether the image's guest is known to be one that is admitted by a token.
@@ -135,6 +137,7 @@ impl Plan {
             slowest_deletion: *luck.pick(&[500, 5_000, 40_000]),
             limit: *luck.pick(&[2, 4, 10, 10]),
             own_guest: luck.chance(600),
+            longest_line: *luck.pick(&[0, 0, 200_000]),
             sabotage: None,
         }
     }

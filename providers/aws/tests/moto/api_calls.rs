@@ -86,25 +86,3 @@ async fn throttling_is_waited_out_and_no_creation_fails_of_it() {
     assert_eq!(site.calls("RunInstances").len(), 3);
     end(&site, &[key]).await;
 }
-
-/// The published bucket itself, over HTTP: 5 at once, 2 a second. The burst of 500 of the issue is played in the limiter's own tests,
-/// where time does not have to pass.
-#[tokio::test]
-async fn a_burst_over_http_goes_out_at_the_rate_of_ec2s_bucket() {
-    if !require("a_burst_over_http_goes_out_at_the_rate_of_ec2s_bucket", NEEDS) {
-        return;
-    }
-    let site = Site::new().await;
-    site.proxy.front().bucket = Some((5.0, 2.0, 5.0));
-    let provider = site.provider();
-    let keys: Vec<VmKey> = (0..25).map(|number| key("burst", &format!("s{number}"))).collect();
-    let began = Instant::now();
-    let spec = spec("podvm-web");
-    for made in join_all(keys.iter().map(|key| provider.create(key, &spec))).await {
-        made.unwrap();
-    }
-    // How fast is for the limiter's tests to say: here moto and the machine have a part in it.
-    println!("25 creations took {:?}; the bucket needs 10 s", began.elapsed());
-    assert!(site.calls("RunInstances").len() < 2 * 25, "{} requests", site.calls("RunInstances").len());
-    end(&site, &keys).await;
-}

@@ -7,6 +7,7 @@ use peerpods_provider::{ErrorKind, Provider, VmSize, VmSpec};
 use peerpods_provider_aws::{AwsConfig, Market};
 use peerpods_test_require::require;
 
+use crate::clock;
 use crate::form;
 use crate::front::Fault;
 use crate::server::NEEDS;
@@ -76,6 +77,56 @@ async fn answers_that_stay_lost_are_told_as_passing_and_the_next_create_finds_th
 }
 
 #[tokio::test]
+async fn throttling_after_a_lost_answer_leaves_open_whether_there_is_a_vm_and_makes_no_second() {
+    if !require("throttling_after_a_lost_answer_leaves_open_whether_there_is_a_vm_and_makes_no_second", NEEDS)
+    {
+        return;
+    }
+    let (site, key) = (Site::here().await, key("lost-throttled", "s1"));
+    let throttled = vec![Fault::Refuse(503, "RequestLimitExceeded"); 500];
+    site.next("RunInstances", &[vec![Fault::LoseAnswer], throttled].concat());
+    let provider = site.provider();
+    let error = clock::quickly(&site.proxy, provider.create(&key, &spec("podvm-web"))).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Throttled, "{error}");
+    site.proxy.front().faults.clear();
+    // Not shown yet: only the token stands between us and a second VM.
+    site.hide_for(Duration::from_secs(600));
+    let made = provider.create(&key, &spec("podvm-web")).await.unwrap();
+    assert_eq!(site.instances(&key).await, [made.id]);
+    end(&site, &[key]).await;
+}
+
+#[tokio::test]
+async fn a_denial_after_a_lost_answer_makes_no_second_vm_either() {
+    if !require("a_denial_after_a_lost_answer_makes_no_second_vm_either", NEEDS) {
+        return;
+    }
+    let (site, key) = (Site::new().await, key("lost-denied", "s1"));
+    site.next("RunInstances", &[Fault::LoseAnswer, Fault::Refuse(403, "UnauthorizedOperation")]);
+    let provider = site.provider();
+    let error = provider.create(&key, &spec("podvm-web")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Denied, "{error}");
+    site.hide_for(Duration::from_secs(600));
+    let made = provider.create(&key, &spec("podvm-web")).await.unwrap();
+    assert_eq!(site.instances(&key).await, [made.id]);
+    end(&site, &[key]).await;
+}
+
+#[tokio::test]
+async fn an_ami_that_is_gone_does_not_hide_the_vm_that_was_made_of_it() {
+    if !require("an_ami_that_is_gone_does_not_hide_the_vm_that_was_made_of_it", NEEDS) {
+        return;
+    }
+    let (site, key) = (Site::new().await, key("ami-gone", "s1"));
+    let made = site.provider().create(&key, &spec("podvm-web")).await.unwrap();
+    site.next("DescribeImages", &[Fault::Refuse(400, "InvalidAMIID.NotFound")]);
+    let found = site.provider().create(&key, &spec("podvm-web")).await.unwrap();
+    assert_eq!(found.id, made.id);
+    assert_eq!(site.calls("DescribeImages").len(), 1, "a VM that is there needs no image");
+    end(&site, &[key]).await;
+}
+
+#[tokio::test]
 async fn without_capacity_the_next_type_is_taken_under_another_token_and_remembered() {
     if !require("without_capacity_the_next_type_is_taken_under_another_token_and_remembered", NEEDS) {
         return;
@@ -111,6 +162,35 @@ async fn without_capacity_anywhere_the_error_says_so_with_code_and_request() {
         (ErrorKind::Capacity, Some("InsufficientInstanceCapacity"))
     );
     assert!(error.request_id.is_some() && error.to_string().contains("t3.medium"), "{error}");
+    end(&site, &[key]).await;
+}
+
+#[tokio::test]
+async fn what_had_no_capacity_for_others_is_asked_for_once_and_the_error_lists_all_of_it() {
+    if !require("what_had_no_capacity_for_others_is_asked_for_once_and_the_error_lists_all_of_it", NEEDS) {
+        return;
+    }
+    let site = Site::new().await;
+    site.proxy.front().exhausted = vec!["t3.medium", "m6a.large"];
+    let provider = site.provider();
+    let asked = || -> Vec<String> {
+        site.calls("RunInstances").iter().map(|run| run["InstanceType"].clone()).collect()
+    };
+    for (number, all_asked) in [
+        (1, vec!["t3.medium", "m6a.large"]),
+        (2, vec!["t3.medium", "m6a.large", "t3.medium"]),
+        (3, vec!["t3.medium", "m6a.large", "t3.medium", "m6a.large"]),
+    ] {
+        let key = key("exhausted-list", &format!("s{number}"));
+        let error = provider.create(&key, &spec("podvm-web")).await.unwrap_err();
+        assert_eq!(asked(), all_asked);
+        assert_eq!(error.kind, ErrorKind::Capacity, "{error}");
+        let listed = ["t3.medium in subnet-", "m6a.large in subnet-", "InsufficientInstanceCapacity, now"];
+        assert!(listed.iter().all(|words| error.to_string().contains(words)), "{error}");
+    }
+    site.proxy.front().exhausted.clear();
+    let key = key("exhausted-list", "s4");
+    provider.create(&key, &spec("podvm-web")).await.unwrap();
     end(&site, &[key]).await;
 }
 

@@ -1,9 +1,12 @@
 //! What stands before moto so that it is like AWS: client tokens, tags of network interfaces, repeated termination, instances that are
-//! not shown yet, the bucket of `RunInstances`. And what a test wants to go wrong.
+//! not shown yet, the buckets of `RunInstances`. And what a test wants to go wrong.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::buckets::Buckets;
 use crate::form::{self, Parameters};
 
 /// What a test wants to happen to a call.
@@ -43,9 +46,14 @@ pub(crate) struct Front {
     pub(crate) faults: Vec<(&'static str, Fault)>,
     /// For how long a new instance is not shown.
     pub(crate) hidden_for: Duration,
-    /// Tokens of `RunInstances`: left, a second, at most.
-    pub(crate) bucket: Option<(f64, f64, f64)>,
-    bucket_at: Option<Instant>,
+    /// The buckets of `RunInstances`; without, it is never throttled.
+    pub(crate) buckets: Option<Buckets>,
+    /// There is no capacity for these types, ever.
+    pub(crate) exhausted: Vec<&'static str>,
+    /// Instances are not moto's but made up here, which takes no time: for bursts that moto is too slow for.
+    pub(crate) makes_up_instances: bool,
+    /// How long a `RunInstances` takes until it is answered.
+    pub(crate) launch_takes: Duration,
     launched: HashMap<String, Launched>,
     born: HashMap<String, Instant>,
     terminated: HashSet<String>,
@@ -72,8 +80,7 @@ impl Front {
 
     fn as_aws_does(&mut self, action: &str, parameters: &Parameters) -> Decision {
         match action {
-            "RunInstances" if !self.takes_one() => self.refuse(503, "RequestLimitExceeded"),
-            "RunInstances" => self.repeated(parameters),
+            "RunInstances" => self.run(parameters),
             "TerminateInstances" => self.terminate(parameters),
             _ => Decision::Forward,
         }
@@ -86,14 +93,23 @@ impl Front {
         )
     }
 
-    fn takes_one(&mut self) -> bool {
-        let now = Instant::now();
-        let passed = self.bucket_at.replace(now).map_or(0.0, |at| now.duration_since(at).as_secs_f64());
-        let Some((left, per_second, most)) = self.bucket.as_mut() else { return true };
-        *left = (*left + passed * *per_second).min(*most);
-        let takes = *left >= 1.0;
-        *left -= if takes { 1.0 } else { 0.0 };
-        takes
+    fn run(&mut self, parameters: &Parameters) -> Decision {
+        let asked = parameters.get("MaxCount").and_then(|count| count.parse().ok()).unwrap_or(1);
+        if self.buckets.as_mut().is_some_and(|buckets| !buckets.let_through(asked, Instant::now())) {
+            return self.refuse(503, "RequestLimitExceeded");
+        }
+        let kind = parameters.get("InstanceType").map(String::as_str);
+        if self.exhausted.iter().any(|none| Some(*none) == kind) {
+            return self.refuse(500, "InsufficientInstanceCapacity");
+        }
+        match self.repeated(parameters) {
+            Decision::Forward if self.makes_up_instances => {
+                let xml = made_up(self.launched.len());
+                self.correct("RunInstances", parameters, 200, xml.clone());
+                Decision::Answer(200, xml)
+            }
+            decision => decision,
+        }
     }
 
     /// The same token is the same instance; with other parameters it is an error, and so it is when the instance is terminated.
@@ -168,6 +184,17 @@ impl Front {
     fn is_hidden(&self, id: &str) -> bool {
         self.born.get(id).is_some_and(|born| born.elapsed() < self.hidden_for)
     }
+}
+
+/// The answer with a new instance that only the front knows.
+fn made_up(number: usize) -> String {
+    let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).unwrap());
+    format!(
+        "<RunInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>r</requestId>\
+         <reservationId>r-{number:08x}</reservationId><instancesSet><item><instanceId>i-{number:017x}</instanceId>\
+         <instanceState><code>0</code><name>pending</name></instanceState><privateIpAddress>{address}</privateIpAddress>\
+         </item></instancesSet></RunInstancesResponse>"
+    )
 }
 
 /// The call that gives the new interfaces their tags, which moto forgets.

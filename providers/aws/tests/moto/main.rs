@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod api_calls;
+mod buckets;
+mod burst;
+mod clock;
 mod contract;
 mod creation;
 mod deaths;

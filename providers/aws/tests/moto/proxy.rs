@@ -4,6 +4,7 @@
 //! gone: so what was asked for is seen at once, except where a test hides it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -29,6 +30,15 @@ struct Shared {
     moto: SocketAddr,
     front: Mutex<Front>,
     order: RwLock<()>,
+    /// Calls to moto that are under way.
+    at_moto: AtomicUsize,
+}
+
+impl Shared {
+    fn new(moto: SocketAddr) -> Arc<Self> {
+        let (front, order) = (Mutex::default(), RwLock::default());
+        Arc::new(Self { moto, front, order, at_moto: AtomicUsize::new(0) })
+    }
 }
 
 /// An answer, or none: the connection ends.
@@ -37,10 +47,8 @@ type Answer = Option<(u16, String)>;
 impl Proxy {
     /// Listens on loopback before moto at `moto`.
     pub(crate) fn start(moto: SocketAddr) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { moto, front: Mutex::default(), order: RwLock::default() });
+        let (listener, address) = listen();
+        let shared = Shared::new(moto);
         let serving = shared.clone();
         // Kept in a thread with a runtime of its own: tests that share the proxy end at different times.
         std::thread::spawn(move || {
@@ -48,6 +56,20 @@ impl Proxy {
             runtime.block_on(async move { accept(TcpListener::from_std(listener).unwrap(), serving).await });
         });
         Self { address, shared }
+    }
+
+    /// The same in this runtime, whose time it has then.
+    pub(crate) fn start_here(moto: SocketAddr) -> Self {
+        let (listener, address) = listen();
+        let shared = Shared::new(moto);
+        let serving = shared.clone();
+        tokio::spawn(async move { accept(TcpListener::from_std(listener).unwrap(), serving).await });
+        Self { address, shared }
+    }
+
+    /// Whether moto is being asked something.
+    pub(crate) fn asks_moto(&self) -> bool {
+        self.shared.at_moto.load(Ordering::Relaxed) > 0
     }
 
     /// What is known and what is to go wrong.
@@ -66,6 +88,13 @@ impl Proxy {
         assert_eq!(status, 200, "{action}: {xml}");
         xml
     }
+}
+
+fn listen() -> (std::net::TcpListener, SocketAddr) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -98,13 +127,18 @@ async fn answer(
 
 async fn carry_out(shared: &Shared, parameters: Parameters) -> Answer {
     let action = parameters.get("Action").cloned().unwrap_or_default();
-    if action.starts_with("Describe") {
+    let answer = if action.starts_with("Describe") {
         let _reading = shared.order.read().await;
         through(shared, &action, &parameters).await
     } else {
         let _writing = shared.order.write().await;
         through(shared, &action, &parameters).await
+    };
+    let takes = shared.front.lock().unwrap().launch_takes;
+    if action == "RunInstances" && !takes.is_zero() {
+        tokio::time::sleep(takes).await;
     }
+    answer
 }
 
 async fn through(shared: &Shared, action: &str, parameters: &Parameters) -> Answer {
@@ -115,12 +149,19 @@ async fn through(shared: &Shared, action: &str, parameters: &Parameters) -> Answ
         Decision::Lose => return None,
         Decision::Forward | Decision::ForwardAndLose => {}
     }
-    let (status, xml) = send(shared.moto, parameters).await;
+    let (status, xml) = ask_moto(shared, parameters).await;
     let (xml, also) = shared.front.lock().unwrap().correct(action, parameters, status, xml);
     if let Some(also) = also {
-        send(shared.moto, &also).await;
+        ask_moto(shared, &also).await;
     }
     (!lose).then_some((status, xml))
+}
+
+async fn ask_moto(shared: &Shared, parameters: &Parameters) -> (u16, String) {
+    shared.at_moto.fetch_add(1, Ordering::Relaxed);
+    let answer = send(shared.moto, parameters).await;
+    shared.at_moto.fetch_sub(1, Ordering::Relaxed);
+    answer
 }
 
 /// One call to moto, on a connection of its own.

@@ -1,6 +1,7 @@
 //! A region for one test: a proxy of its own before the shared moto, and what moto has to offer.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use peerpods_podvm::guest_config::SecretText;
@@ -19,8 +20,15 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn new() -> Self {
-        let address = tokio::task::spawn_blocking(server::address).await.unwrap();
-        let proxy = Proxy::start(address);
+        Self::before(Proxy::start(moto().await)).await
+    }
+
+    /// With a proxy in this runtime, for tests in a time of their own.
+    pub(crate) async fn here() -> Self {
+        Self::before(Proxy::start_here(moto().await)).await
+    }
+
+    async fn before(proxy: Proxy) -> Self {
         let images = proxy
             .moto("DescribeImages", &[("Filter.1.Name", "architecture"), ("Filter.1.Value.1", "x86_64")])
             .await;
@@ -71,6 +79,10 @@ impl Site {
     pub(crate) fn hide_for(&self, time: Duration) {
         self.proxy.front().hidden_for = time;
     }
+}
+
+async fn moto() -> SocketAddr {
+    tokio::task::spawn_blocking(server::address).await.unwrap()
 }
 
 /// The filter of what lives in a cluster.

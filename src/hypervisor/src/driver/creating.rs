@@ -46,7 +46,10 @@ impl Start {
         loop {
             self.count_creation().await?;
             let error = match provider.create(&key, spec).await {
-                Ok(instance) => return Ok(instance),
+                Ok(instance) => {
+                    self.date_creation();
+                    return Ok(instance);
+                }
                 Err(error) => error,
             };
             failed.note(&error);
@@ -123,6 +126,15 @@ impl Start {
         let now = self.context.config.clock.unix_ms();
         self.record.creations_unix_ms.push(now);
         self.write().await
+    }
+
+    /// The provider answered with a VM: from now on, and not from when it was asked, it may be missing from what the provider shows.
+    /// Written together with the VM.
+    fn date_creation(&mut self) {
+        let now = self.context.config.clock.unix_ms();
+        if let Some(last) = self.record.creations_unix_ms.last_mut() {
+            *last = now;
+        }
     }
 
     fn standing(&self) -> Standing<'_> {

@@ -101,7 +101,7 @@ async fn delete_vm(context: &Context, steps: &Steps<'_>) {
             answer => answer,
         }
     };
-    let missed_until = Instant::now() + may_be_missed(context, steps.record);
+    let missed_until = Instant::now() + may_still_turn_up(context, steps.record);
     loop {
         steps.until_done_with("delete the VM", DELETED_WITHIN, Patience::of, delete).await;
         let left = missed_until.saturating_duration_since(Instant::now());
@@ -113,17 +113,29 @@ async fn delete_vm(context: &Context, steps: &Steps<'_>) {
     context.parts.ledger.release(&key).await;
 }
 
-/// For how long the provider's "there is none" says nothing yet.
+/// For how long the provider's "there is none" says nothing yet of the VM it answered with.
 pub(super) fn may_be_missed(context: &Context, record: &Record) -> Duration {
     may_be_missed_for(record, context.parts.provider.visible_within(), context.config.clock.unix_ms())
 }
 
-/// For how long a deletion may still miss a VM: the one whose creation was called off, or whose answer was lost, may be seen only some
-/// time later. By the wall clock; should that have been set, the sweep finds what was missed.
+/// By the wall clock; should that have been set, the sweep finds what was missed.
 fn may_be_missed_for(record: &Record, visible_within: Duration, now_unix_ms: u64) -> Duration {
     record.creations_unix_ms.last().map_or(Duration::ZERO, |last| {
         visible_within.saturating_sub(Duration::from_millis(now_unix_ms.saturating_sub(*last)))
     })
+}
+
+/// For how long from now on a deletion may still miss a VM. A creation that never answered (it was called off, its answer was lost, or
+/// the service died) may have been asked for until this moment: how long it stood in the provider's own line before, nobody knows.
+fn may_still_turn_up(context: &Context, record: &Record) -> Duration {
+    may_still_turn_up_for(record, context.parts.provider.visible_within(), context.config.clock.unix_ms())
+}
+
+fn may_still_turn_up_for(record: &Record, visible_within: Duration, now_unix_ms: u64) -> Duration {
+    match record.instance {
+        None if !record.creations_unix_ms.is_empty() => visible_within,
+        _ => may_be_missed_for(record, visible_within, now_unix_ms),
+    }
 }
 
 /// What repeats idempotent steps until they succeed, and lets everybody see how that goes.
@@ -214,6 +226,7 @@ pub(super) async fn netns_exists(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::InstanceRecord;
     use crate::record::tests::a_record;
 
     #[test]
@@ -226,6 +239,19 @@ mod tests {
             assert_eq!(may_be_missed_for(&record, lag, now), Duration::from_secs(left), "at {now}");
         }
         assert_eq!(may_be_missed_for(&record, Duration::ZERO, 1_000_000), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_creation_without_an_answer_counts_from_its_end_however_long_ago_it_began() {
+        let lag = Duration::from_secs(30);
+        let mut record = a_record("a");
+        record.instance = None;
+        assert_eq!(may_still_turn_up_for(&record, lag, 1_000_000), Duration::ZERO, "nothing was asked for");
+        record.creations_unix_ms = vec![10_000];
+        assert_eq!(may_still_turn_up_for(&record, lag, 9_000_000), lag);
+        record.instance = Some(InstanceRecord { id: "i-1".to_owned(), addresses: Vec::new() });
+        assert_eq!(may_still_turn_up_for(&record, lag, 20_000), Duration::from_secs(20));
+        assert_eq!(may_still_turn_up_for(&record, lag, 9_000_000), Duration::ZERO);
     }
 
     #[tokio::test]

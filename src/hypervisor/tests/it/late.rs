@@ -68,6 +68,77 @@ async fn a_vm_that_is_not_shown_yet_is_not_taken_for_dead() {
     assert!(started.is_ok(), "{:?}", started.map_err(|failure| failure.chain()));
 }
 
+/// How long a creation stands in the provider's own line, and for how long the VM is not shown then: the line is the longer one.
+const IN_LINE: Duration = Duration::from_millis(900);
+const UNSEEN: Duration = Duration::from_millis(600);
+
+/// A provider whose creations wait for their turn, make a VM nobody sees yet, and never answer.
+struct Queue {
+    inner: FakeProvider,
+    made: Mutex<Option<Instant>>,
+}
+
+impl Queue {
+    fn is_unseen(&self) -> bool {
+        self.made.lock().unwrap().is_none_or(|at| at.elapsed() < UNSEEN)
+    }
+}
+
+#[async_trait]
+impl Provider for Queue {
+    fn name(&self) -> &'static str {
+        "queue"
+    }
+
+    fn visible_within(&self) -> Duration {
+        UNSEEN
+    }
+
+    async fn verify(&self) -> Result<Facts, ProviderError> {
+        self.inner.verify().await
+    }
+
+    async fn create(&self, key: &VmKey, spec: &VmSpec) -> Result<Instance, ProviderError> {
+        tokio::time::sleep(IN_LINE).await;
+        self.inner.create(key, spec).await?;
+        *self.made.lock().unwrap() = Some(Instant::now());
+        std::future::pending().await
+    }
+
+    async fn get(&self, key: &VmKey) -> Result<Option<Instance>, ProviderError> {
+        if self.is_unseen() { Ok(None) } else { self.inner.get(key).await }
+    }
+
+    async fn list(&self, cluster: &ClusterId) -> Result<Vec<(VmKey, Instance)>, ProviderError> {
+        if self.is_unseen() { Ok(Vec::new()) } else { self.inner.list(cluster).await }
+    }
+
+    async fn delete(&self, key: &VmKey) -> Result<(), ProviderError> {
+        if self.is_unseen() { Ok(()) } else { self.inner.delete(key).await }
+    }
+}
+
+#[tokio::test]
+async fn a_creation_that_waited_long_and_is_called_off_leaves_no_vm() {
+    let place = Place::new();
+    let queue = Arc::new(Queue { inner: place.cloud.provider(), made: Mutex::default() });
+    let parts = Parts { provider: queue.clone(), ..place.parts() };
+    let service =
+        peerpods_hypervisor::open(place.config.clone(), parts, CancellationToken::new()).await.unwrap();
+    service.create(ask("a")).await.unwrap();
+    let starting = service.clone();
+    let started = tokio::spawn(async move { starting.start(&id("a")).await });
+    while queue.made.lock().unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    service.stop(&id("a")).await.unwrap();
+    assert!(started.await.unwrap().is_err());
+    while service.get(&id("a")).is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(place.cloud.machines().len(), 0, "the record went before the VM was seen");
+}
+
 #[tokio::test]
 async fn an_unusable_provider_does_not_end_a_service_with_an_unreadable_record() {
     let place = Place::new();

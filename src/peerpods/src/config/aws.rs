@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use peerpods_podvm::guest_config::SecretText;
-use peerpods_provider_aws::{AwsConfig, Confidential, Market, PublicAddress};
+use peerpods_provider_aws::{AwsConfig, Confidential, LaunchRate, Market, PublicAddress};
 
 use super::door::Door;
 use super::keys::{self, Key, Reveal};
@@ -28,7 +28,7 @@ const fn secret(name: &'static str, variable: &'static str, flag: &'static str, 
 }
 
 /// The keys, in the order `config show` prints them.
-pub const KEYS: [Key; 20] = [
+pub const KEYS: [Key; 21] = [
     key(
         "disable-cvm",
         "DISABLECVM",
@@ -125,6 +125,13 @@ pub const KEYS: [Key; 20] = [
         "MARKET",
         "on-demand, or spot: on demand where there is no spot capacity",
     ),
+    key(
+        "aws.launch-rate",
+        "PEERPODS_AWS_LAUNCH_RATE",
+        "aws-launch-rate",
+        "BURST/PER_SECOND",
+        "The account's RunInstances requests at once and a second, where AWS raised them; default: 5/2",
+    ),
 ];
 
 /// Truth values as `peer-pods-cm` has them.
@@ -141,6 +148,20 @@ const MARKETS: &[(&str, Market)] = &[("on-demand", Market::OnDemand), ("spot", M
 
 const MARKET: Kind<Market> =
     Kind { read: |w| kinds::word(w, MARKETS), show: |market| kinds::name_of(*market, MARKETS).into() };
+
+const LAUNCH_RATE: Kind<LaunchRate> = Kind {
+    read: |w| {
+        let numbers = w
+            .line()
+            .split_once('/')
+            .map(|(burst, per_second)| (burst.trim().parse(), per_second.trim().parse()));
+        match numbers {
+            Some((Ok(burst), Ok(per_second))) => Ok(LaunchRate { burst, per_second }),
+            _ => Err("expected two whole numbers such as 5/2".to_owned()),
+        }
+    },
+    show: |rate| format!("{}/{}", rate.burst, rate.per_second).into(),
+};
 
 const GIB: Kind<u32> = Kind {
     read: |w| kinds::parsed(w).map_err(|_| "expected a whole number of GiB".to_owned()),
@@ -201,6 +222,7 @@ pub fn assemble(door: &mut Door, used: Use) -> AwsConfig {
         key_name: door.take_optional("aws.key-name", &kinds::TEXT),
         launch_template: launch_template(door),
         market: door.take("aws.market", Market::OnDemand, &MARKET),
+        launch_rate: door.take("aws.launch-rate", LaunchRate::default(), &LAUNCH_RATE),
     };
     if used == Use::Chosen {
         for fault in config.faults() {

@@ -1,7 +1,7 @@
 //! The configuration of the AWS provider: the names of `peer-pods-secret` and `peer-pods-cm`, and what is wrong with them.
 
 use peerpods::config::{ProviderSettings, keys};
-use peerpods_provider_aws::{AwsConfig, Confidential, Market, PublicAddress};
+use peerpods_provider_aws::{AwsConfig, Confidential, LaunchRate, Market, PublicAddress};
 
 use crate::config::{faults, from};
 
@@ -49,6 +49,17 @@ fn disablecvm_is_a_truth_value_and_anything_else_names_the_key() {
     assert_eq!(aws(&[CHOSEN, IMAGE, ("DISABLECVM", "false")]).confidential, Confidential::Required);
     let told = faults("", &[CHOSEN, IMAGE, ("DISABLECVM", "yes")], &[]);
     assert_eq!(told, ["disable-cvm (variable DISABLECVM) is \"yes\": expected true or false"]);
+}
+
+#[test]
+fn the_launch_rate_is_ec2s_published_one_until_aws_raised_it() {
+    let rate = |text| aws(&[CHOSEN, IMAGE, ("PEERPODS_AWS_LAUNCH_RATE", text)]).launch_rate;
+    assert_eq!(aws(&[CHOSEN, IMAGE]).launch_rate, rate("5/2"));
+    assert_eq!(rate("50/20"), LaunchRate { burst: 50, per_second: 20 });
+    for wrong in ["20", "5/0", "5/two", "5/2/1"] {
+        let told = faults("", &[CHOSEN, IMAGE, ("PEERPODS_AWS_LAUNCH_RATE", wrong)], &[]);
+        assert!(told.len() == 1 && told[0].starts_with("aws.launch-rate"), "{wrong}: {told:?}");
+    }
 }
 
 #[test]
