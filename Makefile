@@ -114,6 +114,10 @@ network-matrix: packages ## Traffic both ways for every shape of a pod's network
 systemd-test: packages ## Links as units of a real systemd, in namespaces of its own (needs root, systemd, dbus-daemon)
 	PEERPODS_REQUIRE_ALL=1 cargo test --locked -p peerpods-agentlink --test link real_systemd -- --ignored --test-threads 1
 
+.PHONY: manifests
+manifests: ## Writes what deploy/ has of generated files: the definitions of the custom resources
+	cargo run --locked --quiet -p peerpods-crds --example write -- deploy/crds
+
 .PHONY: fmt
 fmt: ## Formats all code
 	cargo fmt --all

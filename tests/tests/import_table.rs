@@ -21,6 +21,8 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("peerpods-agentlink", some(&["peerpods-podvm", "peerpods-proto"])),
         ("peerpods-provider", some(&["peerpods-podvm"])),
         ("peerpods-images", some(&["peerpods-podvm"])),
+        ("peerpods-crds", some(&["peerpods-podvm"])),
+        ("peerpods-operator", some(&["peerpods-podvm", "peerpods-crds", "peerpods-provider"])),
         ("peerpods-provider-qemu", some(&["peerpods-podvm", "peerpods-provider"])),
         ("peerpods-provider-aws", some(&["peerpods-podvm", "peerpods-provider"])),
         (
@@ -59,14 +61,16 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     ])
 }
 
-const CRATES: [&str; 15] = [
+const CRATES: [&str; 17] = [
     "peerpods",
     "peerpods-agentlink",
+    "peerpods-crds",
     "peerpods-fuzz",
     "peerpods-guest",
     "peerpods-hypervisor",
     "peerpods-images",
     "peerpods-miniagent",
+    "peerpods-operator",
     "peerpods-podnet",
     "peerpods-podvm",
     "peerpods-proto",
@@ -78,13 +82,15 @@ const CRATES: [&str; 15] = [
 ];
 
 /// What a crate must never see of the outside, at any depth of its ordinary dependencies.
-const NEVER: [(&str, &[&str]); 6] = [
+const NEVER: [(&str, &[&str]); 8] = [
     ("peerpods-podvm", &["tokio", "kube", "rtnetlink", "rustls"]),
     ("peerpods-proto", &["kube"]),
     ("peerpods-guest", &["kube", "aws-config", "aws-sdk-ec2", "azure_core"]),
     ("peerpods-miniagent", &["kube", "aws-config", "aws-sdk-ec2", "azure_core", "rustls"]),
     ("peerpods-hypervisor", &["kube", "aws-config", "aws-sdk-ec2", "azure_core"]),
     ("peerpods-provider", &["aws-config", "aws-sdk-ec2", "azure_core", "kube"]),
+    ("peerpods-crds", &["aws-config", "aws-sdk-ec2", "azure_core"]),
+    ("peerpods-operator", &["rtnetlink", "aws-config", "aws-sdk-ec2", "azure_core"]),
 ];
 
 fn metadata() -> cargo_metadata::Metadata {

@@ -132,7 +132,6 @@ impl Cluster {
         self.done_with("worker0", "R");
         self.ends("kata-oc", "R", 1);
         self.ends("worker", "rendered-worker-0", 0);
-        // Master has its own; a second worker pool member would make it a cluster with workers.
         let status = self.reconcile();
         assert_eq!(status.installation_status.is_in_progress, WORD_FALSE, "{status:#?}");
     }
@@ -258,10 +257,8 @@ fn removing_waits_for_pods_then_for_nodes_then_for_objects() {
     assert!(cluster.world.machine_configs.is_empty());
     assert_eq!(status.un_installation_status.in_progress.status, WORD_TRUE);
     assert!(status.waiting_for_mco_to_start && status.un_installation_status.error_message.is_empty());
-    assert!(
-        !cluster.reconcile().un_installation_status.in_progress.status.is_empty()
-            && cluster.has("MachineConfigPool kata-oc")
-    );
+    cluster.reconcile();
+    assert!(cluster.has("MachineConfigPool kata-oc"));
 
     cluster.begins("worker", 1);
     cluster.works_on("worker0");
