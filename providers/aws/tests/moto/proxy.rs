@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -28,19 +29,44 @@ pub(crate) struct Proxy {
 struct Shared {
     moto: SocketAddr,
     front: Mutex<Front>,
+    passage: Arc<dyn Passage>,
     order: RwLock<()>,
 }
 
 /// An answer, or none: the connection ends.
-type Answer = Option<(u16, String)>;
+pub(crate) type Answer = Option<(u16, String)>;
+
+/// Whoever stands by and sees every call pass, for a test that needs more than [`Front`] does.
+#[async_trait]
+pub(crate) trait Passage: Send + Sync {
+    /// A call has come, and nothing was done about it. False ends its connection.
+    async fn comes(&self, _action: &str) -> bool {
+        true
+    }
+
+    /// A call was carried out; this is what AWS would answer.
+    async fn goes(&self, _action: &str, _parameters: &Parameters, answer: (u16, String)) -> Answer {
+        Some(answer)
+    }
+}
+
+/// Nobody.
+struct Unattended;
+
+impl Passage for Unattended {}
 
 impl Proxy {
     /// Listens on loopback before moto at `moto`.
     pub(crate) fn start(moto: SocketAddr) -> Self {
+        Self::attended(moto, Arc::new(Unattended))
+    }
+
+    /// [`Proxy::start`] with somebody who sees every call pass.
+    pub(crate) fn attended(moto: SocketAddr, passage: Arc<dyn Passage>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { moto, front: Mutex::default(), order: RwLock::default() });
+        let shared = Arc::new(Shared { moto, front: Mutex::default(), passage, order: RwLock::default() });
         let serving = shared.clone();
         // Kept in a thread with a runtime of its own: tests that share the proxy end at different times.
         std::thread::spawn(move || {
@@ -57,15 +83,20 @@ impl Proxy {
 
     /// Calls moto behind the provider's back.
     pub(crate) async fn moto(&self, action: &str, parameters: &[(&str, &str)]) -> String {
-        let mut all = Parameters::from([
-            ("Action".to_owned(), action.to_owned()),
-            ("Version".to_owned(), "2016-11-15".to_owned()),
-        ]);
-        all.extend(parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let (status, xml) = send(self.shared.moto, &all).await;
-        assert_eq!(status, 200, "{action}: {xml}");
-        xml
+        ask(self.shared.moto, action, parameters).await
     }
+}
+
+/// Calls moto at an address, past any proxy; the answer of a call that succeeds.
+pub(crate) async fn ask(moto: SocketAddr, action: &str, parameters: &[(&str, &str)]) -> String {
+    let mut all = Parameters::from([
+        ("Action".to_owned(), action.to_owned()),
+        ("Version".to_owned(), "2016-11-15".to_owned()),
+    ]);
+    all.extend(parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    let (status, xml) = send(moto, &all).await;
+    assert_eq!(status, 200, "{action}: {xml}");
+    xml
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -85,7 +116,7 @@ async fn answer(
     let body = request.into_body().collect().await.map_err(|_| lost())?.to_bytes();
     let parameters = form::read(&body);
     // To its end, whoever is gone.
-    let answer = tokio::spawn(async move { carry_out(&shared, parameters).await }).await.unwrap();
+    let answer = tokio::spawn(async move { in_order(&shared, parameters).await }).await.unwrap();
     let (status, xml) = answer.ok_or_else(lost)?;
     Ok(Response::builder()
         .status(status)
@@ -96,7 +127,7 @@ async fn answer(
         .unwrap())
 }
 
-async fn carry_out(shared: &Shared, parameters: Parameters) -> Answer {
+async fn in_order(shared: &Shared, parameters: Parameters) -> Answer {
     let action = parameters.get("Action").cloned().unwrap_or_default();
     if action.starts_with("Describe") {
         let _reading = shared.order.read().await;
@@ -108,6 +139,14 @@ async fn carry_out(shared: &Shared, parameters: Parameters) -> Answer {
 }
 
 async fn through(shared: &Shared, action: &str, parameters: &Parameters) -> Answer {
+    if !shared.passage.comes(action).await {
+        return None;
+    }
+    let answer = carry_out(shared, action, parameters).await?;
+    shared.passage.goes(action, parameters, answer).await
+}
+
+async fn carry_out(shared: &Shared, action: &str, parameters: &Parameters) -> Answer {
     let decision = shared.front.lock().unwrap().decide(action, parameters);
     let lose = matches!(decision, Decision::ForwardAndLose);
     match decision {

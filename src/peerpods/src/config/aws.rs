@@ -28,7 +28,7 @@ const fn secret(name: &'static str, variable: &'static str, flag: &'static str, 
 }
 
 /// The keys, in the order `config show` prints them.
-pub const KEYS: [Key; 20] = [
+pub const KEYS: [Key; 21] = [
     key(
         "disable-cvm",
         "DISABLECVM",
@@ -125,6 +125,13 @@ pub const KEYS: [Key; 20] = [
         "MARKET",
         "on-demand, or spot: on demand where there is no spot capacity",
     ),
+    key(
+        "aws.visible-within",
+        "PEERPODS_AWS_VISIBLE_WITHIN",
+        "aws-visible-within",
+        "DURATION",
+        "How long EC2 may not show a VM it made; one that ends is looked for as long; default: 1m",
+    ),
 ];
 
 /// Truth values as `peer-pods-cm` has them.
@@ -201,6 +208,7 @@ pub fn assemble(door: &mut Door, used: Use) -> AwsConfig {
         key_name: door.take_optional("aws.key-name", &kinds::TEXT),
         launch_template: launch_template(door),
         market: door.take("aws.market", Market::OnDemand, &MARKET),
+        visible_within: door.take_optional("aws.visible-within", &kinds::DURATION),
     };
     if used == Use::Chosen {
         for fault in config.faults() {

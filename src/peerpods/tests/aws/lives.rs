@@ -1,0 +1,175 @@
+//! One life of a node after the other, or side by side: a sandbox is run while strikes come, removed as kubelet would, and run anew.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::process::Output;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use peerpods_test_require::Need;
+
+use crate::far::Moment;
+use crate::node::{Instances, Node, Plan};
+use crate::{guests, server};
+
+/// What every test with a node needs of its machine.
+pub(crate) fn needs() -> Vec<Need> {
+    let own = [
+        Need::Root,
+        Need::NetworkNamespaces,
+        Need::Program("ip"),
+        Need::Path("/bin/busybox"),
+        Need::Variable(guests::PROGRAMS),
+    ];
+    [server::NEEDS, &own].concat()
+}
+
+/// How long links and guests may take to end on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a life went.
+#[derive(Debug)]
+pub(crate) struct Life {
+    plan: Plan,
+    /// Where something happened: number and action of the call.
+    pub(crate) struck: Vec<(usize, String)>,
+    /// Every call's action of the first run.
+    pub(crate) calls: Vec<String>,
+    /// Whether the first run's command was reached.
+    pub(crate) first: First,
+    /// Instances the first run made, and the second.
+    pub(crate) made: (usize, Option<usize>),
+    /// Most instances at once.
+    pub(crate) most: usize,
+    /// Instances that lived when the sandbox was gone.
+    pub(crate) left: usize,
+}
+
+/// What became of the first run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// Its command printed what it should.
+    Up,
+    /// It failed: its sandbox was stopped.
+    Stopped,
+}
+
+/// Lives `plan` in a thread and a network namespace of its own.
+///
+/// # Errors
+/// What did not hold, for people.
+pub(crate) fn live(moto: SocketAddr, plan: &Plan) -> Result<Life, String> {
+    let owned = plan.clone();
+    let lived = std::thread::spawn(move || life(moto, owned)).join();
+    lived.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        format!("{plan:?}: {}", text.unwrap_or_else(|| "a panic without a text".to_owned()))
+    })
+}
+
+fn life(moto: SocketAddr, plan: Plan) -> Life {
+    let mut node = Node::new(moto, &plan);
+    node.boot();
+    let first = node.run(&[]);
+    let sandbox = node.sandbox.clone();
+    let reached = if is_up(&first) { First::Up } else { First::Stopped };
+    if !first.status.success() {
+        node.succeed(&["sandbox", "stop", &sandbox]);
+    }
+    let calls = node.far.calls();
+    let left = node.ask(node.far.living()).len();
+    let by_first = node.far.made().len();
+    // One that is hidden is looked for at every end: once is enough.
+    let by_second = (plan.instances == Instances::Shown).then(|| {
+        let second = node.run(&[]);
+        let said = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert!(is_up(&second) && second.status.success(), "the second run fails: {said}\n{}", node.log());
+        node.far.made().len() - by_first
+    });
+    let left = left + node.ask(node.far.living()).len();
+    let tagged = node.ask(node.far.tagged(&sandbox));
+    assert_eq!(tagged, node.far.made(), "an instance without our tags:\n{}", node.log());
+    let life = Life {
+        struck: node.far.struck(),
+        calls,
+        first: reached,
+        made: (by_first, by_second),
+        most: node.far.most(),
+        left,
+        plan,
+    };
+    assert_nothing_left(&node);
+    life
+}
+
+fn is_up(output: &Output) -> bool {
+    output.stdout == b"up\n"
+}
+
+/// Waits until sandboxes have left nothing on the node.
+pub(crate) fn assert_nothing_left(node: &Node) {
+    let began = Instant::now();
+    while !node.leftovers().is_empty() {
+        assert!(began.elapsed() < PATIENCE, "left behind: {:#?}\n{}", node.leftovers(), node.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Lives all plans, so many at once; in their order.
+pub(crate) fn side_by_side(moto: SocketAddr, plans: &[Plan], at_once: usize) -> Vec<Result<Life, String>> {
+    let next = Mutex::new(plans.iter().enumerate());
+    let lived = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                loop {
+                    let Some((number, plan)) = next.lock().unwrap().next() else { return };
+                    let life = live(moto, plan);
+                    lived.lock().unwrap().push((number, life));
+                }
+            });
+        }
+    });
+    let mut lived = lived.into_inner().unwrap();
+    lived.sort_by_key(|(number, _)| *number);
+    lived.into_iter().map(|(_, life)| life).collect()
+}
+
+/// Above the lines of lives.
+pub(crate) const HEAD: &str =
+    "CALL                     WHAT                        FIRST RUN  MADE  AT ONCE  LEFT";
+
+impl Life {
+    /// What happened at which action.
+    pub(crate) fn tried(&self) -> impl Iterator<Item = (&str, Moment)> {
+        let moments = self.plan.strikes.iter().map(|strike| strike.moment);
+        self.struck.iter().map(|(_, action)| action.as_str()).zip(moments)
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls: Vec<String> =
+            self.struck.iter().map(|(number, action)| format!("{number:>2} {action}")).collect();
+        let what: Vec<&str> = self.plan.strikes.iter().map(|strike| word(strike.moment)).collect();
+        let hidden = if self.plan.instances == Instances::Hidden { ", hidden" } else { "" };
+        let first = match self.first {
+            First::Up => "up",
+            First::Stopped => "stopped",
+        };
+        let made = match self.made {
+            (first, Some(second)) => format!("{first}+{second}"),
+            (first, None) => first.to_string(),
+        };
+        let (calls, what) = (calls.join(","), what.join(",") + hidden);
+        write!(f, "{calls:<24} {what:<27} {first:<10} {made:<5} {:<8} {}", self.most, self.left)
+    }
+}
+
+fn word(moment: Moment) -> &'static str {
+    match moment {
+        Moment::KilledBefore => "killed before it",
+        Moment::KilledAfter => "killed after it",
+        Moment::AnswerLost => "answer lost",
+    }
+}
