@@ -89,6 +89,13 @@ impl Far {
         self.seen().daemon.is_none()
     }
 
+    /// Nothing happens any more.
+    pub(crate) fn calm(&self) {
+        let mut seen = self.seen();
+        seen.ahead.clear();
+        seen.due = None;
+    }
+
     /// Every call's action so far.
     pub(crate) fn calls(&self) -> Vec<String> {
         self.seen().calls.clone()

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use peerpods_test_require::require;
 
 use crate::far::{At, Moment, Strike};
-use crate::lives::{First, HEAD, Life, live, needs, side_by_side};
+use crate::lives::{First, Life, head, live, needs, side_by_side};
 use crate::node::{Instances, Plan};
 use crate::server;
 
@@ -53,6 +53,7 @@ fn wherever_the_daemon_is_killed_there_is_one_instance_and_none_is_left() {
         return;
     }
     let moto = server::address();
+    println!("{}", head());
     let (undisturbed, lives) = std::thread::scope(|scope| {
         let worse = scope.spawn(|| side_by_side(moto, &in_worse_weather(), AT_ONCE));
         let undisturbed = live(moto, &plan("calm", Instances::Shown, &[])).unwrap();
@@ -62,8 +63,7 @@ fn wherever_the_daemon_is_killed_there_is_one_instance_and_none_is_left() {
     });
     let (lives, failed): (Vec<_>, Vec<_>) = lives.into_iter().partition(Result::is_ok);
     let lives: Vec<Life> = lives.into_iter().flatten().collect();
-    println!("a life undisturbed: {}\n{HEAD}", undisturbed.calls.join(", "));
-    lives.iter().for_each(|life| println!("{life}"));
+    println!("a life undisturbed: {}", undisturbed.calls.join(", "));
     let failed: Vec<String> = failed.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{} lives failed:\n{}", failed.len(), failed.join("\n\n"));
     judge(&undisturbed, &lives);

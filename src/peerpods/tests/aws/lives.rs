@@ -74,9 +74,11 @@ fn life(moto: SocketAddr, plan: Plan) -> Life {
     let sandbox = node.sandbox.clone();
     let reached = if is_up(&first) { First::Up } else { First::Stopped };
     if !first.status.success() {
-        node.succeed(&["sandbox", "stop", &sandbox]);
+        node.succeed(&["sandbox", "stop", "--timeout", "3m", &sandbox]);
     }
     let calls = node.far.calls();
+    // What the first run did not come to is not the second's: that one says whether the node is well.
+    node.far.calm();
     let left = node.ask(node.far.living()).len();
     let by_first = node.far.made().len();
     // One that is hidden is looked for at every end: once is enough.
@@ -125,6 +127,10 @@ pub(crate) fn side_by_side(moto: SocketAddr, plans: &[Plan], at_once: usize) -> 
                 loop {
                     let Some((number, plan)) = next.lock().unwrap().next() else { return };
                     let life = live(moto, plan);
+                    // At once: whoever watches sees that it goes on.
+                    if let Ok(life) = &life {
+                        println!("{life}");
+                    }
                     lived.lock().unwrap().push((number, life));
                 }
             });
@@ -136,8 +142,10 @@ pub(crate) fn side_by_side(moto: SocketAddr, plans: &[Plan], at_once: usize) -> 
 }
 
 /// Above the lines of lives.
-pub(crate) const HEAD: &str =
-    "CALL                     WHAT                        FIRST RUN  MADE  AT ONCE  LEFT";
+#[must_use]
+pub(crate) fn head() -> String {
+    format!("{:<76} FIRST RUN  MADE  AT ONCE  LEFT", "AT WHICH CALL")
+}
 
 impl Life {
     /// What happened at which action.
@@ -149,10 +157,16 @@ impl Life {
 
 impl fmt::Display for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let calls: Vec<String> =
-            self.struck.iter().map(|(number, action)| format!("{number:>2} {action}")).collect();
-        let what: Vec<&str> = self.plan.strikes.iter().map(|strike| word(strike.moment)).collect();
-        let hidden = if self.plan.instances == Instances::Hidden { ", hidden" } else { "" };
+        let one =
+            |(moment, (number, action)): (&str, &(usize, String))| format!("{moment} {number} {action}");
+        let words = self.plan.strikes.iter().map(|strike| word(strike.moment));
+        let mut what = words.zip(&self.struck).map(one).collect::<Vec<_>>().join(", ");
+        if self.struck.len() < self.plan.strikes.len() {
+            what += &format!("ended before {:?}", self.plan.strikes[self.struck.len()].at);
+        }
+        if self.plan.instances == Instances::Hidden {
+            what += " (not shown)";
+        }
         let first = match self.first {
             First::Up => "up",
             First::Stopped => "stopped",
@@ -161,15 +175,14 @@ impl fmt::Display for Life {
             (first, Some(second)) => format!("{first}+{second}"),
             (first, None) => first.to_string(),
         };
-        let (calls, what) = (calls.join(","), what.join(",") + hidden);
-        write!(f, "{calls:<24} {what:<27} {first:<10} {made:<5} {:<8} {}", self.most, self.left)
+        write!(f, "{what:<76} {first:<10} {made:<5} {:<8} {}", self.most, self.left)
     }
 }
 
 fn word(moment: Moment) -> &'static str {
     match moment {
-        Moment::KilledBefore => "killed before it",
-        Moment::KilledAfter => "killed after it",
-        Moment::AnswerLost => "answer lost",
+        Moment::KilledBefore => "killed before",
+        Moment::KilledAfter => "killed after",
+        Moment::AnswerLost => "answer lost of",
     }
 }

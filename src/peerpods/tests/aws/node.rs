@@ -117,7 +117,7 @@ impl Node {
         let text = format!(
             "provider = \"aws\"\nsocket = \"{base}/h.sock\"\npods-dir = \"{base}/pods\"\nstate-dir = \"{base}/state\"\n\
              client-dir = \"{base}/client\"\ncluster-id = \"{cluster}\"\nhost-interface = \"{interface}\"\n\
-             link-placement = \"detached\"\nproxy-timeout = \"1m\"\ntags = \"cost-centre=4711\"\n\
+             link-placement = \"detached\"\nproxy-timeout = \"3m\"\ntags = \"cost-centre=4711\"\n\
              # What is left is to be seen, not swept up.\ngc = \"off\"\n\n[aws]\nregion = \"us-east-1\"\n\
              endpoint-url = \"http://{endpoint}\"\nimage = \"{image}\"\ninstance-type = \"t3.medium\"\nsubnets = \"{subnet}\"\n\
              security-groups = \"{group}\"\nvisible-within = \"{visible_within}s\"\n"
