@@ -38,8 +38,9 @@ test: packages guest image ## Installs what is missing and runs every test that 
 	$(if $(filter aws,$(WITHOUT)),,$(MAKE) aws-test)
 
 .PHONY: aws-test
-aws-test: ## The AWS provider against moto, a local EC2 (from PyPI), and the program that has it
-	moto=$$(.ci/moto "$(BUILD)") && $${moto:+env PEERPODS_TEST_MOTO="$$moto"} \
+aws-test: guest ## The AWS provider against moto, a local EC2 (from PyPI), and the program that has it, killed between calls
+	cargo build --locked -p peerpods-agentlink
+	moto=$$(.ci/moto "$(BUILD)") && env PEERPODS_TEST_GUEST_PROGRAMS="$(GUEST)" $${moto:+PEERPODS_TEST_MOTO="$$moto"} \
 	  cargo test --locked -p peerpods-provider-aws -p peerpods --features peerpods/aws --all-targets --no-fail-fast
 
 # Both bursts run at once, in real time: 250 s after the build.

@@ -18,8 +18,6 @@ use tokio::time::Instant;
 
 use crate::placement::Placement;
 
-/// How long EC2 may not show what it made.
-pub(crate) const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long EC2 may still show what it began to end.
 const ENDING_WITHIN: Duration = Duration::from_secs(600);
 
@@ -39,13 +37,19 @@ struct Birth {
 }
 
 /// All births, and deaths that EC2 may not show yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Births {
+    /// How long EC2 may not show what it made.
+    visible_within: Duration,
     of: HashMap<VmKey, Birth>,
     ended: HashMap<String, Instant>,
 }
 
 impl Births {
+    pub(crate) fn new(visible_within: Duration) -> Self {
+        Self { visible_within, of: HashMap::new(), ended: HashMap::new() }
+    }
+
     /// What to ask for now: the same as before while that has no answer, else the first of `candidates` under a number of at least
     /// `at_least`. `None` when there is nothing left to try.
     pub(crate) fn open(&mut self, key: &VmKey, at_least: u32, candidates: &[Placement]) -> Option<Attempt> {
@@ -69,8 +73,9 @@ impl Births {
 
     /// EC2 answered with a VM.
     pub(crate) fn born(&mut self, key: &VmKey, instance: Instance, now: Instant) {
+        let within = self.visible_within;
         self.of.retain(|_, birth| {
-            birth.born.as_ref().is_none_or(|(_, at)| now.saturating_duration_since(*at) < VISIBLE_WITHIN)
+            birth.born.as_ref().is_none_or(|(_, at)| now.saturating_duration_since(*at) < within)
         });
         let birth = self.of.entry(key.clone()).or_default();
         birth.born = Some((instance, now));
@@ -79,7 +84,7 @@ impl Births {
     /// The VM EC2 answered with and may not show yet.
     pub(crate) fn unseen(&self, key: &VmKey, now: Instant) -> Option<&Instance> {
         let (instance, at) = self.of.get(key)?.born.as_ref()?;
-        (now.saturating_duration_since(*at) < VISIBLE_WITHIN).then_some(instance)
+        (now.saturating_duration_since(*at) < self.visible_within).then_some(instance)
     }
 
     /// Those of a cluster that EC2 may not show yet.
@@ -119,6 +124,10 @@ mod tests {
         VmKey { cluster: "c".parse().unwrap(), sandbox: "s".parse().unwrap() }
     }
 
+    fn none_yet() -> Births {
+        Births::new(Duration::from_secs(60))
+    }
+
     fn places() -> Vec<Placement> {
         placement::all(&["small".to_owned(), "large".to_owned()], &[], Market::OnDemand)
     }
@@ -136,7 +145,7 @@ mod tests {
 
     #[test]
     fn while_the_answer_is_not_known_the_same_is_asked_for_again() {
-        let mut births = Births::default();
+        let mut births = none_yet();
         let first = births.open(&key(), 0, &places()).unwrap();
         assert_eq!(first.number, 0);
         // Meanwhile the first place was found to have no capacity.
@@ -149,7 +158,7 @@ mod tests {
 
     #[test]
     fn numbers_go_on_after_those_of_the_dead() {
-        let mut births = Births::default();
+        let mut births = none_yet();
         births.open(&key(), 0, &places()).unwrap();
         assert_eq!(births.open(&key(), 3, &places()).unwrap().number, 3);
         assert_eq!(births.open(&key(), 1, &places()).unwrap().number, 3);
@@ -157,12 +166,12 @@ mod tests {
 
     #[test]
     fn nothing_left_to_try_is_nothing() {
-        assert_eq!(Births::default().open(&key(), 0, &[]), None);
+        assert_eq!(none_yet().open(&key(), 0, &[]), None);
     }
 
     #[test]
     fn a_vm_is_vouched_for_until_ec2_must_show_it() {
-        let (mut births, now) = (Births::default(), Instant::now());
+        let (mut births, now) = (none_yet(), Instant::now());
         births.born(&key(), instance("i-1"), now);
         assert_eq!(births.unseen(&key(), now + Duration::from_secs(59)).map(|i| i.id.as_str()), Some("i-1"));
         assert_eq!(births.unseen(&key(), now + Duration::from_secs(61)), None);
@@ -173,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_end_of_an_older_vm_does_not_hide_the_new_one() {
-        let (mut births, now) = (Births::default(), Instant::now());
+        let (mut births, now) = (none_yet(), Instant::now());
         births.born(&key(), instance("i-2"), now);
         births.ended(&key(), "i-1", now);
         assert!(births.unseen(&key(), now).is_some());

@@ -4,6 +4,7 @@
 //! `verify`'s business.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use peerpods_podvm::guest_config::SecretText;
 
@@ -16,6 +17,8 @@ pub(crate) const DEFAULT_TYPE: &str = "m6a.large";
 pub(crate) const DEFAULT_ROOT_GIB: u32 = 30;
 /// The largest EBS volume of the general purpose types, in GiB.
 const MOST_ROOT_GIB: u32 = 16 * 1024;
+/// How long EC2 may not show what it made.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
 /// Tags one object can have at EC2.
 const MOST_TAGS: usize = 50;
 
@@ -119,9 +122,16 @@ pub struct AwsConfig {
     pub launch_rate: LaunchRate,
     /// Further tags of every object.
     pub tags: BTreeMap<String, String>,
+    /// How long a VM may not be shown after it was asked for; default: a minute, as EC2 itself needs it.
+    pub visible_within: Option<Duration>,
 }
 
 impl AwsConfig {
+    /// How long a VM may not be shown after it was asked for.
+    pub(crate) fn visible_within(&self) -> Duration {
+        self.visible_within.unwrap_or(VISIBLE_WITHIN)
+    }
+
     /// What is wrong, one sentence each, beginning with the field; empty when nothing is.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {

@@ -11,7 +11,7 @@ use peerpods_provider::{Facts, Instance, Provider, ProviderError, VmKey, VmSpec}
 use tokio::time::Instant;
 
 use crate::api::Api;
-use crate::births::{Births, VISIBLE_WITHIN};
+use crate::births::Births;
 use crate::catalog::Catalog;
 use crate::config::AwsConfig;
 use crate::describe::Describer;
@@ -48,12 +48,12 @@ impl AwsProvider {
         let api = Arc::new(Api::new(config.launch_rate.into()));
         let account = Account {
             describer: Arc::new(Describer::new(api.clone(), config.public_address)),
+            births: Mutex::new(Births::new(config.visible_within())),
             config,
             api,
             images: Images::default(),
             catalog: Catalog::default(),
             unavailable: Mutex::default(),
-            births: Mutex::default(),
             site: tokio::sync::Mutex::default(),
         };
         Self { account: Arc::new(account) }
@@ -110,7 +110,7 @@ impl Provider for AwsProvider {
     }
 
     fn visible_within(&self) -> Duration {
-        VISIBLE_WITHIN
+        self.account.config.visible_within()
     }
 
     async fn verify(&self) -> Result<Facts, ProviderError> {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -29,26 +30,51 @@ pub(crate) struct Proxy {
 struct Shared {
     moto: SocketAddr,
     front: Mutex<Front>,
+    passage: Arc<dyn Passage>,
     order: RwLock<()>,
     /// Calls to moto that are under way.
     at_moto: AtomicUsize,
 }
 
 impl Shared {
-    fn new(moto: SocketAddr) -> Arc<Self> {
+    fn new(moto: SocketAddr, passage: Arc<dyn Passage>) -> Arc<Self> {
         let (front, order) = (Mutex::default(), RwLock::default());
-        Arc::new(Self { moto, front, order, at_moto: AtomicUsize::new(0) })
+        Arc::new(Self { moto, front, passage, order, at_moto: AtomicUsize::new(0) })
     }
 }
 
 /// An answer, or none: the connection ends.
-type Answer = Option<(u16, String)>;
+pub(crate) type Answer = Option<(u16, String)>;
+
+/// Whoever stands by and sees every call pass, for a test that needs more than [`Front`] does.
+#[async_trait]
+pub(crate) trait Passage: Send + Sync {
+    /// A call has come, and nothing was done about it. False ends its connection.
+    async fn comes(&self, _action: &str) -> bool {
+        true
+    }
+
+    /// A call was carried out; this is what AWS would answer.
+    async fn goes(&self, _action: &str, _parameters: &Parameters, answer: (u16, String)) -> Answer {
+        Some(answer)
+    }
+}
+
+/// Nobody.
+struct Unattended;
+
+impl Passage for Unattended {}
 
 impl Proxy {
     /// Listens on loopback before moto at `moto`.
     pub(crate) fn start(moto: SocketAddr) -> Self {
+        Self::attended(moto, Arc::new(Unattended))
+    }
+
+    /// [`Proxy::start`] with somebody who sees every call pass.
+    pub(crate) fn attended(moto: SocketAddr, passage: Arc<dyn Passage>) -> Self {
         let (listener, address) = listen();
-        let shared = Shared::new(moto);
+        let shared = Shared::new(moto, passage);
         let serving = shared.clone();
         // Kept in a thread with a runtime of its own: tests that share the proxy end at different times.
         std::thread::spawn(move || {
@@ -61,7 +87,7 @@ impl Proxy {
     /// The same in this runtime, whose time it has then.
     pub(crate) fn start_here(moto: SocketAddr) -> Self {
         let (listener, address) = listen();
-        let shared = Shared::new(moto);
+        let shared = Shared::new(moto, Arc::new(Unattended));
         let serving = shared.clone();
         tokio::spawn(async move { accept(TcpListener::from_std(listener).unwrap(), serving).await });
         Self { address, shared }
@@ -79,14 +105,7 @@ impl Proxy {
 
     /// Calls moto behind the provider's back.
     pub(crate) async fn moto(&self, action: &str, parameters: &[(&str, &str)]) -> String {
-        let mut all = Parameters::from([
-            ("Action".to_owned(), action.to_owned()),
-            ("Version".to_owned(), "2016-11-15".to_owned()),
-        ]);
-        all.extend(parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let (status, xml) = send(self.shared.moto, &all).await;
-        assert_eq!(status, 200, "{action}: {xml}");
-        xml
+        ask(self.shared.moto, action, parameters).await
     }
 }
 
@@ -95,6 +114,18 @@ fn listen() -> (std::net::TcpListener, SocketAddr) {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
+}
+
+/// Calls moto at an address, past any proxy; the answer of a call that succeeds.
+pub(crate) async fn ask(moto: SocketAddr, action: &str, parameters: &[(&str, &str)]) -> String {
+    let mut all = Parameters::from([
+        ("Action".to_owned(), action.to_owned()),
+        ("Version".to_owned(), "2016-11-15".to_owned()),
+    ]);
+    all.extend(parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    let (status, xml) = send(moto, &all).await;
+    assert_eq!(status, 200, "{action}: {xml}");
+    xml
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -114,7 +145,7 @@ async fn answer(
     let body = request.into_body().collect().await.map_err(|_| lost())?.to_bytes();
     let parameters = form::read(&body);
     // To its end, whoever is gone.
-    let answer = tokio::spawn(async move { carry_out(&shared, parameters).await }).await.unwrap();
+    let answer = tokio::spawn(async move { in_order(&shared, parameters).await }).await.unwrap();
     let (status, xml) = answer.ok_or_else(lost)?;
     Ok(Response::builder()
         .status(status)
@@ -125,7 +156,7 @@ async fn answer(
         .unwrap())
 }
 
-async fn carry_out(shared: &Shared, parameters: Parameters) -> Answer {
+async fn in_order(shared: &Shared, parameters: Parameters) -> Answer {
     let action = parameters.get("Action").cloned().unwrap_or_default();
     let answer = if action.starts_with("Describe") {
         let _reading = shared.order.read().await;
@@ -142,6 +173,14 @@ async fn carry_out(shared: &Shared, parameters: Parameters) -> Answer {
 }
 
 async fn through(shared: &Shared, action: &str, parameters: &Parameters) -> Answer {
+    if !shared.passage.comes(action).await {
+        return None;
+    }
+    let answer = carry_out(shared, action, parameters).await?;
+    shared.passage.goes(action, parameters, answer).await
+}
+
+async fn carry_out(shared: &Shared, action: &str, parameters: &Parameters) -> Answer {
     let decision = shared.front.lock().unwrap().decide(action, parameters);
     let lose = matches!(decision, Decision::ForwardAndLose);
     match decision {

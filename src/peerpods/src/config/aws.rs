@@ -28,7 +28,7 @@ const fn secret(name: &'static str, variable: &'static str, flag: &'static str, 
 }
 
 /// The keys, in the order `config show` prints them.
-pub const KEYS: [Key; 21] = [
+pub const KEYS: [Key; 22] = [
     key(
         "disable-cvm",
         "DISABLECVM",
@@ -132,6 +132,13 @@ pub const KEYS: [Key; 21] = [
         "BURST/PER_SECOND",
         "The account's RunInstances requests at once and a second, where AWS raised them; default: 5/2",
     ),
+    key(
+        "aws.visible-within",
+        "PEERPODS_AWS_VISIBLE_WITHIN",
+        "aws-visible-within",
+        "DURATION",
+        "How long EC2 may not show a VM it made; one that ends is looked for as long; default: 1m",
+    ),
 ];
 
 /// Truth values as `peer-pods-cm` has them.
@@ -223,6 +230,7 @@ pub fn assemble(door: &mut Door, used: Use) -> AwsConfig {
         launch_template: launch_template(door),
         market: door.take("aws.market", Market::OnDemand, &MARKET),
         launch_rate: door.take("aws.launch-rate", LaunchRate::default(), &LAUNCH_RATE),
+        visible_within: door.take_optional("aws.visible-within", &kinds::DURATION),
     };
     if used == Use::Chosen {
         for fault in config.faults() {

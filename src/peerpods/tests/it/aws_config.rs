@@ -1,5 +1,7 @@
 //! The configuration of the AWS provider: the names of `peer-pods-secret` and `peer-pods-cm`, and what is wrong with them.
 
+use std::time::Duration;
+
 use peerpods::config::{ProviderSettings, keys};
 use peerpods_provider_aws::{AwsConfig, Confidential, LaunchRate, Market, PublicAddress};
 
@@ -34,10 +36,12 @@ fn the_keys_of_the_guide_are_understood_wherever_they_are() {
         ("ROOT_VOLUME_SIZE", "50"),
         ("TAGS", "team=payments,cost=4711"),
         ("PEERPODS_AWS_MARKET", "spot"),
+        ("PEERPODS_AWS_VISIBLE_WITHIN", "30s"),
     ]);
     assert_eq!((config.subnets.len(), config.security_groups.len(), config.instance_types.len()), (2, 2, 2));
     assert_eq!((config.confidential, config.public_address), (Confidential::Off, PublicAddress::Assigned));
     assert_eq!((config.market, config.root_volume_gib), (Market::Spot, Some(50)));
+    assert_eq!(config.visible_within, Some(Duration::from_secs(30)));
     assert_eq!(config.tags.get("team").map(String::as_str), Some("payments"));
     assert_eq!(config.secret_access_key.as_ref().map(|secret| secret.expose()), Some("hunter2"));
     assert_eq!((config.vpc.as_deref(), config.key_name.as_deref()), (Some("vpc-01234567"), Some("ops")));
