@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use crate::beyond::{self, Beyond};
 use crate::form::{self, Parameters};
 
 /// What a test wants to happen to a call.
@@ -11,6 +12,8 @@ use crate::form::{self, Parameters};
 pub(crate) enum Fault {
     /// AWS refuses with this status and code.
     Refuse(u16, &'static str),
+    /// AWS denies this action, and names it.
+    Deny(&'static str),
     /// The call does its work and its answer is lost.
     LoseAnswer,
     /// The connection breaks before anything is done.
@@ -45,6 +48,8 @@ pub(crate) struct Front {
     pub(crate) hidden_for: Duration,
     /// Tokens of `RunInstances`: left, a second, at most.
     pub(crate) bucket: Option<(f64, f64, f64)>,
+    /// What moto does not have.
+    pub(crate) beyond: Beyond,
     bucket_at: Option<Instant>,
     launched: HashMap<String, Launched>,
     born: HashMap<String, Instant>,
@@ -57,7 +62,16 @@ impl Front {
         self.calls.push((action.to_owned(), parameters.clone()));
         if let Some(place) = self.faults.iter().position(|(of, _)| *of == action) {
             match self.faults.remove(place).1 {
+                Fault::Refuse(status, code) if beyond::is_json(action) => {
+                    return beyond::json_error(status, code);
+                }
                 Fault::Refuse(status, code) => return self.refuse(status, code),
+                Fault::Deny(denied) => {
+                    return Decision::Answer(
+                        403,
+                        form::error("UnauthorizedOperation", &beyond::denial(denied), "req-denied"),
+                    );
+                }
                 Fault::LoseRequest => return Decision::Lose,
                 Fault::LoseAnswer => {
                     return match self.as_aws_does(action, parameters) {
@@ -75,7 +89,7 @@ impl Front {
             "RunInstances" if !self.takes_one() => self.refuse(503, "RequestLimitExceeded"),
             "RunInstances" => self.repeated(parameters),
             "TerminateInstances" => self.terminate(parameters),
-            _ => Decision::Forward,
+            _ => self.beyond.answer(action, parameters).unwrap_or(Decision::Forward),
         }
     }
 
@@ -159,7 +173,7 @@ impl Front {
             }
             "DescribeInstances" => {
                 let hidden: Vec<String> = self.born.keys().filter(|id| self.is_hidden(id)).cloned().collect();
-                (form::without(&xml, &hidden), None)
+                (self.beyond.reason(form::without(&xml, &hidden)), None)
             }
             _ => (xml, None),
         }

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod api_calls;
+mod beyond;
 mod contract;
 mod creation;
 mod deaths;
+mod examine;
 mod form;
 mod front;
 mod ports;
@@ -14,4 +16,5 @@ mod proxy;
 mod refusals;
 mod server;
 mod site;
+mod spot;
 mod visibility;
