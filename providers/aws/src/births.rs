@@ -129,7 +129,7 @@ mod tests {
     }
 
     fn places() -> Vec<Placement> {
-        placement::all(&["small".to_owned(), "large".to_owned()], &[], Market::OnDemand)
+        placement::all(&[(Market::OnDemand, vec!["small".to_owned(), "large".to_owned()])], &[])
     }
 
     fn instance(id: &str) -> Instance {

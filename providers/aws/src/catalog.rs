@@ -43,7 +43,7 @@ impl Catalog {
 }
 
 /// The names to ask for, each once.
-fn names(config: &AwsConfig) -> Vec<String> {
+pub(crate) fn names(config: &AwsConfig) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let all =
         config.default_type().map(str::to_owned).into_iter().chain(config.instance_types.iter().cloned());

@@ -1,18 +1,13 @@
 //! Which instance types a VM may have: the annotation's, else those that fit its size, cheapest first, else the default. Pure.
 //!
-//! EC2's prices are not asked for; within a region they follow vCPUs and memory closely enough to order types by: one vCPU costs
-//! about as much as eleven GiB (the general purpose, compute and memory families lie on that line). A tie goes to the type that was
-//! configured first. The refusals' texts are those that upstream's tests know.
+//! What is cheap `prices` says; a tie goes to the type that was configured first. The refusals' texts are those that upstream's tests
+//! know.
 
 use peerpods_provider::VmSize;
 
 use crate::catalog::MachineType;
 use crate::config::{AwsConfig, Confidential};
-
-/// What one vCPU costs, in MiB of memory.
-const VCPU_IN_MIB: u64 = 11 * 1024;
-/// What one GPU costs: more than any difference in the rest.
-const GPU_IN_MIB: u64 = 1 << 40;
+use crate::prices::{self, Prices};
 
 /// What a pod asks for.
 #[derive(Debug, Clone, Copy)]
@@ -46,12 +41,13 @@ pub(crate) fn types<'a>(
     asked: Asked<'_>,
     config: &AwsConfig,
     catalog: &'a [MachineType],
+    prices: &Prices<'_>,
 ) -> Result<Vec<&'a MachineType>, NoType> {
     let sized = asked.size != VmSize::default();
     let chosen = match asked.machine_type {
         Some(name) => vec![named(name, config, catalog)?],
-        None if sized => fitting(asked.size, config, catalog)?,
-        None => by_default(config, catalog),
+        None if sized => fitting(asked.size, config, catalog, prices)?,
+        None => by_default(config, catalog, prices),
     };
     able(chosen, asked, config)
 }
@@ -81,6 +77,7 @@ fn fitting<'a>(
     size: VmSize,
     config: &AwsConfig,
     catalog: &'a [MachineType],
+    prices: &Prices<'_>,
 ) -> Result<Vec<&'a MachineType>, NoType> {
     let allowed = allowed(config, catalog);
     if allowed.is_empty() {
@@ -94,12 +91,16 @@ fn fitting<'a>(
     if fitting.is_empty() {
         return Err(no_fit(size, &allowed));
     }
-    fitting.sort_by_key(|known| cost(known));
+    fitting.sort_by_key(|known| prices.of(known));
     Ok(fitting)
 }
 
 /// The default, then what else is allowed and no smaller.
-fn by_default<'a>(config: &AwsConfig, catalog: &'a [MachineType]) -> Vec<&'a MachineType> {
+fn by_default<'a>(
+    config: &AwsConfig,
+    catalog: &'a [MachineType],
+    prices: &Prices<'_>,
+) -> Vec<&'a MachineType> {
     let default = config.default_type();
     let Some(first) = catalog.iter().find(|known| Some(known.name.as_str()) == default) else {
         return Vec::new();
@@ -109,7 +110,7 @@ fn by_default<'a>(config: &AwsConfig, catalog: &'a [MachineType]) -> Vec<&'a Mac
         known.name != first.name && known.gpus == first.gpus && shortfall(same, known) == 0
     };
     let mut others: Vec<_> = allowed(config, catalog).into_iter().filter(larger).collect();
-    others.sort_by_key(|known| cost(known));
+    others.sort_by_key(|known| prices.of(known));
     std::iter::once(first).chain(others).collect()
 }
 
@@ -164,15 +165,13 @@ fn no_fit(size: VmSize, allowed: &[&MachineType]) -> NoType {
     NoType::NoFit { basis, wanted, nearest }
 }
 
-/// How much a type lacks of a size, in the unit of [`cost`].
+/// How much a type lacks of a size, by what that would cost.
 fn shortfall(size: VmSize, known: &MachineType) -> u64 {
-    let gpus = u64::from(size.gpus.saturating_sub(known.gpus)) * GPU_IN_MIB;
-    let vcpus = u64::from(size.vcpus.saturating_sub(known.vcpus)) * VCPU_IN_MIB;
-    gpus + vcpus + size.memory_mib.saturating_sub(known.memory_mib)
-}
-
-fn cost(known: &MachineType) -> u64 {
-    u64::from(known.gpus) * GPU_IN_MIB + u64::from(known.vcpus) * VCPU_IN_MIB + known.memory_mib
+    prices::weight(
+        size.gpus.saturating_sub(known.gpus),
+        size.vcpus.saturating_sub(known.vcpus),
+        size.memory_mib.saturating_sub(known.memory_mib),
+    )
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use peerpods_podvm::guest_config::SecretText;
 
 use crate::bucket::Rate;
+use crate::prices::Price;
 use crate::tags;
 
 /// The instance type of a VM that asks for none, where none is configured.
@@ -78,6 +79,16 @@ impl From<LaunchRate> for Rate {
     }
 }
 
+/// What a service does about the two ports when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PortsAtStart {
+    /// Nothing.
+    #[default]
+    Leave,
+    /// It opens what is not open.
+    Open,
+}
+
 /// Configuration of the AWS provider. Only `image` has no default.
 #[derive(Debug, Clone, Default)]
 pub struct AwsConfig {
@@ -106,6 +117,10 @@ pub struct AwsConfig {
     pub vpc: Option<String>,
     /// Security groups; empty: the worker's own.
     pub security_groups: Vec<String>,
+    /// Security groups of the workers, which ports are opened for; empty: this worker's own.
+    pub worker_groups: Vec<String>,
+    /// What a service does about ports; the provider does nothing unasked.
+    pub ports_at_start: PortsAtStart,
     /// A key pair for SSH; default: none is put into VMs.
     pub key_name: Option<String>,
     /// A launch template by name. What is configured here, and what a pod asks for, goes before what is in it.
@@ -120,6 +135,8 @@ pub struct AwsConfig {
     pub market: Market,
     /// How fast VMs may be asked for.
     pub launch_rate: LaunchRate,
+    /// What types cost, which goes before what is known or estimated: the cheapest that fits is taken.
+    pub prices: BTreeMap<String, Price>,
     /// Further tags of every object.
     pub tags: BTreeMap<String, String>,
     /// How long a VM may not be shown after it was asked for; default: a minute, as EC2 itself needs it.
@@ -142,8 +159,10 @@ impl AwsConfig {
         }
         faults.extend(self.subnets.iter().filter_map(|id| malformed("subnets", "subnet", id)));
         faults.extend(self.security_groups.iter().filter_map(|id| malformed("security_groups", "sg", id)));
+        faults.extend(self.worker_groups.iter().filter_map(|id| malformed("worker_groups", "sg", id)));
         let types = self.instance_type.iter().map(|name| ("instance_type", name));
         let types = types.chain(self.instance_types.iter().map(|name| ("instance_types", name)));
+        let types = types.chain(self.prices.keys().map(|name| ("prices", name)));
         faults.extend(types.filter(|(_, name)| !is_type(name)).map(|(field, name)| {
             format!("{field} {name:?} is no instance type: write one such as m6a.large")
         }));
@@ -287,8 +306,10 @@ mod tests {
             vpc: Some("vpc-1".to_owned()),
             subnets: vec!["subnet-12345678".to_owned(), "sub".to_owned()],
             security_groups: vec!["sg-1234567g".to_owned()],
+            worker_groups: vec!["workers".to_owned()],
             instance_type: Some("large".to_owned()),
             instance_types: vec!["m6a.large".to_owned(), "t3.".to_owned()],
+            prices: BTreeMap::from([("m6a".to_owned(), "0.1".parse().unwrap())]),
             root_volume_gib: Some(1 << 20),
             endpoint_url: Some("ec2".to_owned()),
             launch_rate: LaunchRate { burst: 5, per_second: 0 },
@@ -304,8 +325,10 @@ mod tests {
                 "vpc",
                 "subnets",
                 "security_groups",
+                "worker_groups",
                 "instance_type",
                 "instance_types",
+                "prices",
                 "region",
                 "root_volume_gib",
                 "endpoint_url",

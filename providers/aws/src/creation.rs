@@ -14,13 +14,15 @@ use tokio::time::Instant;
 
 use crate::api::Action;
 use crate::births::Attempt;
+use crate::catalog::{self, MachineType};
 use crate::choice::{self, Asked};
-use crate::config::Confidential;
+use crate::config::{Confidential, Market};
 use crate::failure;
 use crate::found::{self, Found, Life};
 use crate::image::Image;
 use crate::limiter::Place;
 use crate::placement::{self, Placement};
+use crate::prices::Prices;
 use crate::provider::Account;
 use crate::request::{self, Memory, Order, USER_DATA_LIMIT};
 use crate::site::Site;
@@ -77,17 +79,30 @@ async fn plan(account: &Account, site: &Site, operation: &str, spec: &VmSpec) ->
         size: spec.size,
         architecture: image.as_ref().map(|image| image.architecture.as_str()),
     };
-    let types = choice::types(asked, config, catalog)
-        .map_err(|refused| ProviderError::new(ErrorKind::Invalid, operation, refused.to_string()))?;
+    let in_order = |prices: &Prices<'_>| {
+        choice::types(asked, config, catalog, prices)
+            .map_err(|refused| ProviderError::new(ErrorKind::Invalid, operation, refused.to_string()))
+    };
+    let on_demand = in_order(&Prices::of_config(config))?;
+    let mut markets = Vec::new();
+    if config.market == Market::Spot {
+        let told = account.spot.known(&account.api, site, || catalog::names(config));
+        let types = in_order(&Prices::of_config(config).and_told(&told))?;
+        markets.push((Market::Spot, names(&types)));
+    }
+    markets.push((Market::OnDemand, names(&on_demand)));
     // Where it is only wanted, an image that could not boot so is booted without.
     let boots =
         config.confidential == Confidential::Required || image.as_ref().is_none_or(|image| image.uefi);
     let wanted = boots && config.confidential != Confidential::Off;
-    let can = |kind: &&&crate::catalog::MachineType| kind.sev_snp && wanted;
-    let encrypting = types.iter().filter(can).map(|kind| kind.name.clone()).collect();
-    let names: Vec<String> = types.iter().map(|kind| kind.name.clone()).collect();
-    let placements = placement::all(&names, &site.subnets, config.market);
+    let can = |kind: &&&MachineType| kind.sev_snp && wanted;
+    let encrypting = on_demand.iter().filter(can).map(|kind| kind.name.clone()).collect();
+    let placements = placement::all(&markets, &site.subnets);
     Ok(Plan { image, placements, encrypting })
+}
+
+fn names(types: &[&MachineType]) -> Vec<String> {
+    types.iter().map(|kind| kind.name.clone()).collect()
 }
 
 /// What a request came to.

@@ -165,7 +165,9 @@ fn no_credentials(error: &dyn Error) -> Option<String> {
     while let Some(this) = cause {
         if this.is::<CredentialsError>() {
             let deeper = this.source().map(|source| format!(": {source}")).unwrap_or_default();
-            return Some(cut(&format!("{this}{deeper}")));
+            // The SDK lists what it tried, a line each.
+            let told = format!("{this}{deeper}");
+            return Some(cut(&told.split_whitespace().collect::<Vec<_>>().join(" ")));
         }
         cause = this.source();
     }

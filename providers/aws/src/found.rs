@@ -9,6 +9,9 @@ use peerpods_provider::{Instance, VmKey, VmState};
 use crate::config::PublicAddress;
 use crate::tags;
 
+/// How much is passed on of a reason whose code is not known, in characters.
+const LONGEST_REASON: usize = 200;
+
 /// Whether an instance is there or has ended for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
@@ -28,6 +31,8 @@ pub(crate) struct Found {
     pub(crate) instance: Instance,
     /// Volumes that would outlive the instance: (device, volume).
     pub(crate) outliving: Vec<(String, String)>,
+    /// Why it does not run, where EC2 says so.
+    pub(crate) why: Option<String>,
 }
 
 /// Reads an instance; `None` when its tags are not ours.
@@ -41,6 +46,7 @@ pub(crate) fn read(told: &types::Instance, public: PublicAddress) -> Option<Foun
         life: life(state),
         launched_ms: told.launch_time().and_then(|at| at.to_millis().ok()).unwrap_or(i64::MAX),
         outliving: outliving(told),
+        why: told.state_reason().and_then(why),
         instance: instance(told, tags, public),
     })
 }
@@ -96,6 +102,31 @@ fn addresses(told: &types::Instance, public: PublicAddress) -> Vec<IpAddr> {
             None => Vec::new(),
         },
     }
+}
+
+/// A state reason in words. The codes are those of EC2's `StateReason`.
+fn why(reason: &types::StateReason) -> Option<String> {
+    let code = reason.code().filter(|code| !code.is_empty())?;
+    let words = match code {
+        "Server.SpotInstanceTermination" | "Server.SpotInstanceShutdown" => {
+            "EC2 took the spot instance back".to_owned()
+        }
+        "Server.InternalError" => "EC2 ended it because of a fault of its own".to_owned(),
+        "Server.ScheduledStop" => "EC2 stopped it for scheduled maintenance".to_owned(),
+        "Server.InsufficientInstanceCapacity" => "EC2 had no capacity to start it".to_owned(),
+        "Client.UserInitiatedShutdown" | "Client.UserInitiatedHibernate" => {
+            "somebody ended it at EC2".to_owned()
+        }
+        "Client.InstanceInitiatedShutdown" => "it shut itself down".to_owned(),
+        "Client.VolumeLimitExceeded" => "the account's limit of volumes was reached".to_owned(),
+        _ => {
+            let message = reason.message().unwrap_or_default();
+            // EC2 begins most of them with the code.
+            let message = message.strip_prefix(code).unwrap_or(message).trim_start_matches([':', ' ']);
+            format!("EC2 says {:?}", message.chars().take(LONGEST_REASON).collect::<String>())
+        }
+    };
+    Some(format!("{words} ({code})"))
 }
 
 fn outliving(told: &types::Instance) -> Vec<(String, String)> {
@@ -161,6 +192,25 @@ mod tests {
     #[test]
     fn a_foreign_instance_is_not_read() {
         assert_eq!(read(&types::Instance::builder().instance_id("i-1").build(), PublicAddress::None), None);
+    }
+
+    #[test]
+    fn what_ended_it_is_told_in_words_with_the_code() {
+        for (code, message, words) in [
+            (
+                "Server.SpotInstanceTermination",
+                "Server.SpotInstanceTermination: Spot instance termination",
+                "EC2 took the spot instance back (Server.SpotInstanceTermination)",
+            ),
+            ("Client.UserInitiatedShutdown", "", "somebody ended it at EC2 (Client.UserInitiatedShutdown)"),
+            ("Client.New", "Client.New: because", "EC2 says \"because\" (Client.New)"),
+        ] {
+            let reason = types::StateReason::builder().code(code).message(message).build();
+            let told = told(InstanceStateName::Terminated).state_reason(reason).build();
+            assert_eq!(read(&told, PublicAddress::None).unwrap().why.as_deref(), Some(words));
+        }
+        let silent = told(InstanceStateName::Terminated).state_reason(types::StateReason::builder().build());
+        assert_eq!(read(&silent.build(), PublicAddress::None).unwrap().why, None);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!   placement which type and subnet next       image     what an AMI is        (cached)
 //!   request   the RunInstances call            describe  where a VM is         (many questions, one call)
 //!   failure   what an error means              creation, removal, verify
+//!   prices    what is cheap                    spot      what spot instances cost       (cached)
 //!   bucket    EC2's rates                      limiter   the line before a bucket
 //!                                              api       the one door: turns, retries, errors
 //! ```
@@ -31,19 +32,23 @@ mod choice;
 mod config;
 mod creation;
 mod describe;
+pub mod examine;
 mod failure;
 mod found;
 mod image;
 mod limiter;
 mod placement;
 pub mod ports;
+mod prices;
 mod provider;
 mod removal;
 mod request;
 mod site;
+mod spot;
 mod tags;
 mod token;
 mod verify;
 
-pub use config::{AwsConfig, Confidential, LaunchRate, Market, PublicAddress};
+pub use config::{AwsConfig, Confidential, LaunchRate, Market, PortsAtStart, PublicAddress};
+pub use prices::Price;
 pub use provider::AwsProvider;

@@ -35,16 +35,12 @@ impl std::fmt::Display for Placement {
 
 /// Every placement in the order of preference: a type is tried in all subnets before the next, dearer one, and a whole market before
 /// the next.
-pub(crate) fn all(types: &[String], subnets: &[String], market: Market) -> Vec<Placement> {
+pub(crate) fn all(markets: &[(Market, Vec<String>)], subnets: &[String]) -> Vec<Placement> {
     let optional = |names: &[String]| -> Vec<Option<String>> {
         if names.is_empty() { vec![None] } else { names.iter().cloned().map(Some).collect() }
     };
-    let markets: &[Market] = match market {
-        Market::OnDemand => &[Market::OnDemand],
-        Market::Spot => &[Market::Spot, Market::OnDemand],
-    };
     let mut all = Vec::new();
-    for market in markets {
+    for (market, types) in markets {
         for machine_type in optional(types) {
             for subnet in optional(subnets) {
                 all.push(Placement { machine_type: machine_type.clone(), subnet, market: *market });
@@ -135,17 +131,20 @@ mod tests {
 
     #[test]
     fn a_type_is_tried_in_all_subnets_and_a_market_whole() {
-        let all = all(&names(&["small", "large"]), &names(&["a", "b"]), Market::Spot);
+        let types = names(&["small", "large"]);
+        // Prices differ between markets, and so may the order.
+        let markets = [(Market::Spot, types.clone()), (Market::OnDemand, types.into_iter().rev().collect())];
+        let all = all(&markets, &names(&["a", "b"]));
         assert_eq!(
             shown(&all)[..4],
             ["small in a (spot)", "small in b (spot)", "large in a (spot)", "large in b (spot)"]
         );
-        assert_eq!(shown(&all)[4..], ["small in a", "small in b", "large in a", "large in b"]);
+        assert_eq!(shown(&all)[4..], ["large in a", "large in b", "small in a", "small in b"]);
     }
 
     #[test]
     fn what_is_not_named_is_left_to_the_template() {
-        let all = all(&[], &[], Market::OnDemand);
+        let all = all(&[(Market::OnDemand, Vec::new())], &[]);
         assert_eq!(all, [Placement { machine_type: None, subnet: None, market: Market::OnDemand }]);
     }
 
@@ -159,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_place_without_capacity_is_passed_by_for_two_minutes() {
-        let places = all(&names(&["t"]), &names(&["a", "b"]), Market::OnDemand);
+        let places = all(&[(Market::OnDemand, names(&["t"]))], &names(&["a", "b"]));
         let (now, mut unavailable) = (Instant::now(), Unavailable::default());
         unavailable.note(places[0].clone(), &none(), now);
         let at = |after| unavailable.candidates(&places, &[], now + Duration::from_secs(after));
@@ -169,7 +168,7 @@ mod tests {
 
     #[test]
     fn where_nothing_has_capacity_the_place_refused_longest_ago_is_tried_and_no_other() {
-        let places = all(&names(&["t"]), &names(&["a", "b"]), Market::OnDemand);
+        let places = all(&[(Market::OnDemand, names(&["t"]))], &names(&["a", "b"]));
         let (now, mut unavailable) = (Instant::now(), Unavailable::default());
         unavailable.note(places[1].clone(), &none(), now);
         unavailable.note(places[0].clone(), &none(), now + Duration::from_secs(1));
@@ -183,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_was_refused_to_oneself_is_not_tried_again_even_if_others_had_more_luck() {
-        let places = all(&names(&["t"]), &names(&["a", "b"]), Market::OnDemand);
+        let places = all(&[(Market::OnDemand, names(&["t"]))], &names(&["a", "b"]));
         let unavailable = Unavailable::default();
         assert_eq!(shown(&unavailable.candidates(&places, &places[..1], Instant::now())), ["t in b"]);
         assert_eq!(unavailable.candidates(&places, &places, Instant::now()), []);
@@ -191,7 +190,7 @@ mod tests {
 
     #[test]
     fn an_error_can_tell_what_was_refused_when_and_whether_waiting_helps() {
-        let places = all(&names(&["s", "l"]), &names(&["a"]), Market::OnDemand);
+        let places = all(&[(Market::OnDemand, names(&["s", "l"]))], &names(&["a"]));
         let (now, mut unavailable) = (Instant::now(), Unavailable::default());
         unavailable.note(places[0].clone(), &refusal(ErrorKind::Invalid, "Unsupported"), now);
         assert!(!unavailable.lacked_capacity(&places, now));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use peerpods_podvm::ClusterId;
 use peerpods_podvm::image::GuestAdmission;
-use peerpods_provider::{Facts, Instance, Provider, ProviderError, VmKey, VmSpec};
+use peerpods_provider::{Facts, Instance, Provider, ProviderError, VmKey, VmSpec, VmState};
 use tokio::time::Instant;
 
 use crate::api::Api;
@@ -15,11 +15,13 @@ use crate::births::Births;
 use crate::catalog::Catalog;
 use crate::config::AwsConfig;
 use crate::describe::Describer;
+use crate::examine::{self, Finding, Needs};
 use crate::found::{Found, Life};
 use crate::image::Images;
 use crate::placement::Unavailable;
 use crate::ports::{self, Errand, Port, Rule};
 use crate::site::{self, Site};
+use crate::spot::SpotPrices;
 use crate::{creation, removal, verify};
 
 /// Makes pod VMs as EC2 instances. Holds caches and what EC2 does not show yet; what there is stands in EC2.
@@ -37,6 +39,7 @@ pub(crate) struct Account {
     pub(crate) images: Images,
     pub(crate) catalog: Catalog,
     pub(crate) unavailable: Mutex<Unavailable>,
+    pub(crate) spot: Arc<SpotPrices>,
     births: Mutex<Births>,
     site: tokio::sync::Mutex<Option<Arc<Site>>>,
 }
@@ -54,17 +57,42 @@ impl AwsProvider {
             images: Images::default(),
             catalog: Catalog::default(),
             unavailable: Mutex::default(),
+            spot: Arc::default(),
             site: tokio::sync::Mutex::default(),
         };
         Self { account: Arc::new(account) }
     }
 
-    /// Looks at ports in the VMs' security groups, opens or closes them; a rule for each group and port.
+    /// Looks at ports in the VMs' security groups, opens or closes them. `from` are the groups that are let in; empty: those of the
+    /// configuration, else this worker's own.
     ///
     /// # Errors
-    /// When EC2 does not allow it; what was done before stays done, and doing it again is harmless.
-    pub async fn ports(&self, ports: &[Port], errand: Errand) -> Result<Vec<Rule>, ProviderError> {
-        Box::pin(ports::run(&self.account, ports, errand)).await
+    /// `Invalid` with every id that is malformed or does not exist. When EC2 does not allow it; what was done before stays done, and
+    /// doing it again is harmless.
+    pub async fn ports(
+        &self,
+        ports: &[Port],
+        from: &[String],
+        errand: Errand,
+    ) -> Result<Vec<Rule>, ProviderError> {
+        Box::pin(ports::run(&self.account, ports, from, errand)).await
+    }
+
+    /// Opens what is not open, for the service on this worker. Unlike [`AwsProvider::ports`] it opens nothing when it does not know this
+    /// worker's security groups.
+    ///
+    /// # Errors
+    /// As [`AwsProvider::ports`].
+    pub async fn ensure_ports(&self, ports: &[Port]) -> Result<Vec<Rule>, ProviderError> {
+        Box::pin(ports::ensure(&self.account, ports)).await
+    }
+
+    /// Looks at everything that can be wrong before the first VM, and changes nothing.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any await.
+    pub async fn examine(&self, needs: &Needs) -> Vec<Finding> {
+        Box::pin(examine::examine(&self.account, needs)).await
     }
 }
 
@@ -155,5 +183,13 @@ impl Provider for AwsProvider {
 
     async fn delete(&self, key: &VmKey) -> Result<(), ProviderError> {
         removal::delete(&self.account, key).await
+    }
+
+    /// By the state reason of the instance, which EC2 shows for about an hour after its end.
+    async fn why_gone(&self, key: &VmKey) -> Option<String> {
+        let site = self.account.site().await.ok()?;
+        let seen = self.account.describer.of_key(&site, key).await.ok()?;
+        let ended = seen.into_iter().filter(|found| found.instance.state == VmState::Stopped);
+        ended.max_by_key(|found| found.launched_ms)?.why
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, imds};
+use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig, imds};
 use aws_credential_types::Credentials;
 use aws_sdk_ec2::Client;
 use peerpods_provider::{ErrorKind, ProviderError};
@@ -26,6 +26,8 @@ const IMDS: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
     pub(crate) client: Client,
+    /// For what is not EC2's to answer.
+    pub(crate) sdk: SdkConfig,
     pub(crate) region: String,
     /// Never empty, except where a launch template says it.
     pub(crate) subnets: Vec<String>,
@@ -64,7 +66,7 @@ pub(crate) async fn find(config: &AwsConfig) -> Result<Site, ProviderError> {
     if security_groups.is_empty() && !by_template {
         return Err(absent("security group", "AWS_SG_IDS"));
     }
-    Ok(Site { client: Client::new(&sdk), region, subnets, security_groups })
+    Ok(Site { client: Client::new(&sdk), sdk: beside_ec2(sdk, config), region, subnets, security_groups })
 }
 
 fn or(configured: &[String], found: Vec<String>) -> Vec<String> {
@@ -102,6 +104,18 @@ fn loader(config: &AwsConfig) -> ConfigLoader {
         loader = loader.credentials_provider(credentials);
     }
     loader
+}
+
+/// The same for other services of AWS. The configured address is EC2's: an endpoint in a VPC serves nothing else. Another's than
+/// Amazon's is that of a stand-in, and serves all.
+fn beside_ec2(sdk: SdkConfig, config: &AwsConfig) -> SdkConfig {
+    let of_amazon = |url: &String| url.contains(".amazonaws.com");
+    if !config.endpoint_url.as_ref().is_some_and(of_amazon) {
+        return sdk;
+    }
+    let mut builder = sdk.into_builder();
+    builder.set_endpoint_url(None);
+    builder.build()
 }
 
 /// This instance's metadata, if it is one. Its address is the SDK's to configure.

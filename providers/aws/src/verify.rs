@@ -1,12 +1,16 @@
 //! Everything that can be wrong before the first VM, as far as calls that make nothing can tell.
 
+use std::time::Duration;
+
 use aws_sdk_ec2::types::Subnet;
 use peerpods_provider::{ErrorKind, Facts, ProviderError};
 
 use crate::api::Action;
+use crate::catalog;
 use crate::choice::{self, Asked};
-use crate::config::{Confidential, PublicAddress};
+use crate::config::{Confidential, Market, PublicAddress};
 use crate::image::Image;
+use crate::prices::Prices;
 use crate::provider::Account;
 use crate::request::USER_DATA_LIMIT;
 use crate::site::Site;
@@ -17,6 +21,9 @@ const MTU_IN_VPC: u32 = 9001;
 const MTU_OUTSIDE: u32 = 1500;
 /// Free addresses of a subnet below which a remark is due.
 const FEW_ADDRESSES: i32 = 16;
+
+/// How long the service's start waits for spot prices at most.
+const PRICES: Duration = Duration::from_secs(5);
 
 const OPERATION: &str = "verify the AWS configuration";
 
@@ -40,6 +47,7 @@ pub(crate) async fn verify(account: &Account) -> Result<Facts, ProviderError> {
         .flatten()
         .for_each(|remark| found.remarks.push(remark));
     found.keep(security_groups(account, site).await)?;
+    spot_prices(account, site).await;
     found.remarks.push(format!("region {}, subnets {}", site.region, listed(&site.subnets)));
     found.facts(account)
 }
@@ -96,7 +104,7 @@ async fn types(account: &Account, site: &Site, image: Option<&Image>) -> Result<
     let catalog = account.catalog.types(&account.api, site, &account.config).await?;
     let architecture = image.map(|image| image.architecture.as_str());
     let asked = Asked { machine_type: None, size: Default::default(), architecture };
-    choice::types(asked, &account.config, catalog)
+    choice::types(asked, &account.config, catalog, &Prices::of_config(&account.config))
         .map_err(|refused| ProviderError::new(ErrorKind::Invalid, OPERATION, refused.to_string()))?;
     if account.config.confidential == Confidential::WherePossible {
         let plain: Vec<&str> =
@@ -136,6 +144,14 @@ fn crowded(subnet: &Subnet) -> Option<String> {
     let free = subnet.available_ip_address_count()?;
     (free < FEW_ADDRESSES)
         .then(|| format!("subnet {} has {free} free addresses left", subnet.subnet_id().unwrap_or_default()))
+}
+
+/// So that the first pod's VM is the cheapest, too. Nothing fails for want of it.
+async fn spot_prices(account: &Account, site: &Site) {
+    if account.config.market == Market::Spot {
+        let types = catalog::names(&account.config);
+        let _late = tokio::time::timeout(PRICES, account.spot.refresh(&account.api, site, &types)).await;
+    }
 }
 
 async fn security_groups(account: &Account, site: &Site) -> Result<(), ProviderError> {

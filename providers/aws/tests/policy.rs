@@ -37,6 +37,10 @@ fn called(text: &str) -> BTreeSet<String> {
     if text.contains("RunInstancesInputBuilder::default()") {
         all.insert("ec2:RunInstances".to_owned());
     }
+    // Of other services: the one that needs a permission; who the credentials are STS tells everybody.
+    if text.contains("quotas.get_service_quota()") {
+        all.insert("servicequotas:GetServiceQuota".to_owned());
+    }
     all
 }
 

@@ -183,6 +183,13 @@ pub trait Provider: Send + Sync {
     /// When the provider could not be asked for all of it; half a list is an error, never an answer.
     async fn list(&self, cluster: &ClusterId) -> Result<Vec<(VmKey, Instance)>, ProviderError>;
 
+    /// Why the VM of `key`, which was seen to have ended or to be gone, is: part of a sentence for people, such as `EC2 took the spot
+    /// instance back`. Asked when an end is seen. `None` where it is not known or could not be asked.
+    async fn why_gone(&self, key: &VmKey) -> Option<String> {
+        let _ = key;
+        None
+    }
+
     /// Removes the VM of `key` and all its side objects; returns when the provider confirmed. Nothing to remove is `Ok`.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ pub enum Failure {
         source: Box<LinkError>,
     },
     /// The VM stopped by itself.
-    #[error("VM {vm} of sandbox {sandbox} stopped by itself{during}{console}")]
+    #[error("VM {vm} of sandbox {sandbox} stopped by itself{during}{why}{console}")]
     VmDied {
         /// The sandbox.
         sandbox: SandboxId,
@@ -97,6 +97,8 @@ pub enum Failure {
         vm: String,
         /// ` while starting`, or nothing.
         during: &'static str,
+        /// What the provider says ended it.
+        why: Why,
         /// Its last words.
         console: ConsoleTail,
     },
@@ -149,6 +151,19 @@ pub enum Failure {
     /// The service is going down.
     #[error("the service is shutting down")]
     ShuttingDown,
+}
+
+/// What the provider says of a VM's end, for the end of an error text; nothing when it says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why(pub Option<String>);
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(text) => write!(f, ": {text}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The last lines of a VM's console, for an error text; empty when there is none.

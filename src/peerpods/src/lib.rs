@@ -12,6 +12,8 @@ pub mod gc;
 pub mod health;
 pub mod logging;
 pub mod output;
+#[cfg(feature = "aws")]
+pub mod ports;
 pub mod programs;
 pub mod roles;
 pub mod sandbox;

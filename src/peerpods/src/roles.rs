@@ -110,8 +110,32 @@ fn hypervisor(settings: &Settings, life: Lifecycle) -> Result<Prepared, RoleErro
     };
     let checks = health::of_hypervisor(life.clone(), journal);
     let config = settings.hypervisor.clone();
-    let running = async move { Ok(peerpods_hypervisor::run(config, parts, life).await?) };
+    let beside = beside(settings);
+    let running = async move {
+        tokio::select! {
+            ended = peerpods_hypervisor::run(config, parts, life) => Ok(ended?),
+            never = beside => match never {},
+        }
+    };
     Ok(Prepared { running: running.boxed(), checks })
+}
+
+/// What is done once beside the node service, and is no reason for its end.
+fn beside(settings: &Settings) -> BoxFuture<'static, Infallible> {
+    #[cfg(feature = "aws")]
+    {
+        let settings = settings.clone();
+        async move {
+            crate::ports::at_start(&settings).await;
+            std::future::pending().await
+        }
+        .boxed()
+    }
+    #[cfg(not(feature = "aws"))]
+    {
+        let _ = settings;
+        std::future::pending().boxed()
+    }
 }
 
 /// The first SIGTERM or SIGINT makes a service drain, a further one makes it hurry.

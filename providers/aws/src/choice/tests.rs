@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::prices::Price;
 
 fn machine(name: &str, vcpus: u32, gib: u64, gpus: u32) -> MachineType {
     MachineType {
@@ -45,7 +46,7 @@ fn size(vcpus: u32, gib: u64, gpus: u32) -> VmSize {
 
 fn names(asked: Asked<'_>, config: &AwsConfig) -> Result<Vec<String>, String> {
     let catalog = catalog();
-    let chosen = types(asked, config, &catalog).map_err(|e| e.to_string())?;
+    let chosen = types(asked, config, &catalog, &Prices::of_config(config)).map_err(|e| e.to_string())?;
     Ok(chosen.into_iter().map(|known| known.name.clone()).collect())
 }
 
@@ -54,6 +55,15 @@ fn the_cheapest_that_fits_is_first_and_the_dearer_follow() {
     assert_eq!(names(asked(size(2, 5, 0)), &config()).unwrap(), ["m6a.large", "r5.xlarge", "c6a.2xlarge"]);
     // Memory-first order, as upstream has it, would take the one with twice the processors.
     assert_eq!(names(asked(size(4, 16, 0)), &config()).unwrap(), ["r5.xlarge", "c6a.2xlarge"]);
+}
+
+#[test]
+fn configured_prices_go_before_the_estimate() {
+    let price = |text: &str| text.parse::<Price>().unwrap();
+    let prices = [("m6a.large", "0.5"), ("c6a.2xlarge", "0.01")];
+    let prices = prices.map(|(name, text)| (name.to_owned(), price(text))).into();
+    let config = AwsConfig { prices, ..config() };
+    assert_eq!(names(asked(size(2, 5, 0)), &config).unwrap(), ["c6a.2xlarge", "r5.xlarge", "m6a.large"]);
 }
 
 #[test]
@@ -98,7 +108,7 @@ fn an_annotation_must_name_an_allowed_type() {
     );
     let alone = AwsConfig { instance_types: Vec::new(), ..config() };
     let catalog = vec![machine("t3.medium", 2, 4, 0)];
-    let error = types(by("m6a.large"), &alone, &catalog).unwrap_err().to_string();
+    let error = types(by("m6a.large"), &alone, &catalog, &Prices::of_config(&alone)).unwrap_err().to_string();
     assert!(
         error.ends_with(
             "requested instance type (\"m6a.large\") is not default (\"t3.medium\") and supported instance types list is empty"
@@ -137,7 +147,10 @@ fn required_confidential_memory_leaves_only_types_that_have_it() {
 #[test]
 fn a_launch_template_without_a_type_decides_itself() {
     let template = AwsConfig { launch_template: Some("kata".to_owned()), ..AwsConfig::default() };
-    assert_eq!(types(asked(VmSize::default()), &template, &[]), Ok(Vec::new()));
+    assert_eq!(
+        types(asked(VmSize::default()), &template, &[], &Prices::of_config(&template)),
+        Ok(Vec::new())
+    );
 }
 
 proptest! {
@@ -148,8 +161,9 @@ proptest! {
         let (config, catalog) = (config(), catalog());
         let boots = |t: &&MachineType| t.architectures == ["x86_64"] && (t.gpus > 0) == (gpus > 0);
         let fits = |t: &&MachineType| t.vcpus >= vcpus && t.memory_mib >= gib * 1024 && t.gpus >= gpus;
-        let cheapest = catalog.iter().filter(boots).filter(fits).map(cost).min();
-        let chosen = types(asked(wanted), &config, &catalog).ok();
-        prop_assert_eq!(chosen.map(|chosen| cost(chosen[0])), cheapest);
+        let prices = Prices::of_config(&config);
+        let cheapest = catalog.iter().filter(boots).filter(fits).map(|known| prices.of(known)).min();
+        let chosen = types(asked(wanted), &config, &catalog, &prices).ok();
+        prop_assert_eq!(chosen.map(|chosen| prices.of(chosen[0])), cheapest);
     }
 }

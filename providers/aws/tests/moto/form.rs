@@ -10,6 +10,17 @@ pub(crate) fn read(body: &[u8]) -> Parameters {
     form_urlencoded::parse(body).into_owned().collect()
 }
 
+/// Reads a call of a service that speaks JSON: `ServiceQuotasV20190624.GetServiceQuota`.
+pub(crate) fn of_json(target: &str, body: &[u8]) -> Parameters {
+    let object: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let mut all: Parameters =
+        object.as_object().unwrap().iter().map(|(key, value)| (key.clone(), text(value))).collect();
+    let action = target.split_once('.').unwrap().1;
+    all.insert("Action".to_owned(), action.to_owned());
+    all
+}
+
 /// Writes a form.
 pub(crate) fn write(parameters: &Parameters) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::beyond::{self, Beyond};
 use crate::buckets::Buckets;
 use crate::form::{self, Parameters};
 
@@ -14,6 +15,8 @@ use crate::form::{self, Parameters};
 pub(crate) enum Fault {
     /// AWS refuses with this status and code.
     Refuse(u16, &'static str),
+    /// AWS denies this action, and names it.
+    Deny(&'static str),
     /// The call does its work and its answer is lost.
     LoseAnswer,
     /// The connection breaks before anything is done.
@@ -54,6 +57,8 @@ pub(crate) struct Front {
     pub(crate) makes_up_instances: bool,
     /// How long a `RunInstances` takes until it is answered.
     pub(crate) launch_takes: Duration,
+    /// What moto does not have.
+    pub(crate) beyond: Beyond,
     launched: HashMap<String, Launched>,
     born: HashMap<String, Instant>,
     terminated: HashSet<String>,
@@ -65,7 +70,16 @@ impl Front {
         self.calls.push((action.to_owned(), parameters.clone()));
         if let Some(place) = self.faults.iter().position(|(of, _)| *of == action) {
             match self.faults.remove(place).1 {
+                Fault::Refuse(status, code) if beyond::is_json(action) => {
+                    return beyond::json_error(status, code);
+                }
                 Fault::Refuse(status, code) => return self.refuse(status, code),
+                Fault::Deny(denied) => {
+                    return Decision::Answer(
+                        403,
+                        form::error("UnauthorizedOperation", &beyond::denial(denied), "req-denied"),
+                    );
+                }
                 Fault::LoseRequest => return Decision::Lose,
                 Fault::LoseAnswer => {
                     return match self.as_aws_does(action, parameters) {
@@ -82,7 +96,7 @@ impl Front {
         match action {
             "RunInstances" => self.run(parameters),
             "TerminateInstances" => self.terminate(parameters),
-            _ => Decision::Forward,
+            _ => self.beyond.answer(action, parameters).unwrap_or(Decision::Forward),
         }
     }
 
@@ -175,7 +189,7 @@ impl Front {
             }
             "DescribeInstances" => {
                 let hidden: Vec<String> = self.born.keys().filter(|id| self.is_hidden(id)).cloned().collect();
-                (form::without(&xml, &hidden), None)
+                (self.beyond.reason(form::without(&xml, &hidden)), None)
             }
             _ => (xml, None),
         }

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod api_calls;
+mod beyond;
 mod buckets;
 mod burst;
 mod clock;
 mod contract;
 mod creation;
 mod deaths;
+mod examine;
 mod form;
 mod front;
 mod ports;
@@ -17,4 +19,5 @@ mod proxy;
 mod refusals;
 mod server;
 mod site;
+mod spot;
 mod visibility;

@@ -142,8 +142,12 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let lost = || std::io::Error::other("lost on purpose");
+    let target = request.headers().get("x-amz-target").map(|name| name.to_str().unwrap().to_owned());
     let body = request.into_body().collect().await.map_err(|_| lost())?.to_bytes();
-    let parameters = form::read(&body);
+    let parameters = match target {
+        None => form::read(&body),
+        Some(target) => form::of_json(&target, &body),
+    };
     // To its end, whoever is gone.
     let answer = tokio::spawn(async move { in_order(&shared, parameters).await }).await.unwrap();
     let (status, xml) = answer.ok_or_else(lost)?;
@@ -208,11 +212,16 @@ async fn send(moto: SocketAddr, parameters: &Parameters) -> (u16, String) {
     let stream = TcpStream::connect(moto).await.unwrap();
     let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
+    let service =
+        if parameters.get("Action").is_some_and(|of| of == "GetCallerIdentity") { "sts" } else { "ec2" };
     let request = Request::post("/")
-        .header("host", "ec2.us-east-1.amazonaws.com")
+        .header("host", format!("{service}.us-east-1.amazonaws.com"))
         .header("content-type", "application/x-www-form-urlencoded")
         // Moto reads the region from it and checks nothing.
-        .header("authorization", "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0")
+        .header(
+            "authorization",
+            format!("AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"),
+        )
         .body(Full::<Bytes>::new(form::write(parameters).into()))
         .unwrap();
     let answer = sender.send_request(request).await.unwrap();

@@ -59,6 +59,16 @@ impl Site {
         self.proxy.front().faults.extend(faults.iter().map(|fault| (action, fault.clone())));
     }
 
+    /// A security group of its own.
+    pub(crate) async fn group(&self, name: &str) -> String {
+        let vpcs = self.proxy.moto("DescribeVpcs", &[]).await;
+        let vpc = form::texts(&vpcs, "vpcId")[0].clone();
+        let name = format!("{name}-{}", std::process::id());
+        let made = [("GroupName", name.as_str()), ("GroupDescription", "test"), ("VpcId", &vpc)];
+        let group = self.proxy.moto("CreateSecurityGroup", &made).await;
+        form::texts(&group, "groupId")[0].clone()
+    }
+
     /// The parameters of all calls of an action so far.
     pub(crate) fn calls(&self, action: &str) -> Vec<form::Parameters> {
         let front = self.proxy.front();

@@ -28,6 +28,8 @@ pub struct FakeCloud {
 #[derive(Default)]
 struct State {
     script: Script,
+    /// What is said of VMs that ended.
+    why_gone: Option<String>,
     born: u64,
     machines: BTreeMap<u64, Arc<Machine>>,
     /// One create or delete of a key at a time.
@@ -61,6 +63,11 @@ impl FakeCloud {
     /// Forgets all faults; what they did stays done.
     pub fn heal(&self) {
         self.state().script.clear();
+    }
+
+    /// From now on this is said of every VM that ended.
+    pub fn explain(&self, why_gone: &str) {
+        self.state().why_gone = Some(why_gone.to_owned());
     }
 
     /// How often an operation was called.
@@ -107,6 +114,10 @@ impl FakeCloud {
 
     pub(super) fn next(&self, operation: Operation) -> Effects {
         self.state().script.next(operation)
+    }
+
+    pub(super) fn why_gone(&self) -> Option<String> {
+        self.state().why_gone.clone()
     }
 
     pub(super) fn guest_admission(&self) -> GuestAdmission {

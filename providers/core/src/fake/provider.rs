@@ -91,6 +91,10 @@ impl Provider for FakeProvider {
         self.scripted(Operation::List, subject, |_| async { Ok(self.cloud.list(cluster)) }).await
     }
 
+    async fn why_gone(&self, _key: &VmKey) -> Option<String> {
+        self.cloud.why_gone()
+    }
+
     async fn delete(&self, key: &VmKey) -> Result<(), ProviderError> {
         let subject = format!("delete VM of {key}");
         self.scripted(Operation::Delete, subject, |_| self.cloud.delete(key)).await

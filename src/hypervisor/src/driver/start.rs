@@ -20,7 +20,7 @@ use tracing::warn;
 use super::console::tail;
 use super::identity::form_of;
 use super::link_spec;
-use super::sweep::MISSING_PASSES;
+use super::sweep::{MISSING_PASSES, why_gone};
 use super::unwind::may_be_missed;
 use crate::backoff::Backoff;
 use crate::context::Context;
@@ -259,8 +259,9 @@ impl Start {
 
     pub(super) async fn died(&self, instance: &Instance) -> Failure {
         let console = tail(instance.console.as_ref()).await;
+        let why = why_gone(&self.context, &self.record.key()).await;
         let (sandbox, vm) = (self.record.sandbox.clone(), instance.id.clone());
-        Failure::VmDied { sandbox, vm, during: " while starting", console }
+        Failure::VmDied { sandbox, vm, during: " while starting", why, console }
     }
 
     pub(super) fn certificate(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {

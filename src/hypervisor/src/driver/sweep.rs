@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use peerpods_agentlink::{ShimProcess, Shims};
 use peerpods_podvm::admission::State;
-use peerpods_provider::{Console, Instance, VmState};
+use peerpods_provider::{Console, Instance, VmKey, VmState};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -16,13 +16,15 @@ use super::console::tail;
 use super::{Driver, link_spec, unwind};
 use crate::clock::WallClock;
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, Why};
 use crate::record::Record;
 
 /// A VM the provider does not know is believed to be gone when that was said so many times in a row: providers forget for a moment.
 pub(super) const MISSING_PASSES: u32 = 3;
 /// A provider that takes longer is asked again at the next look.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// A provider that takes longer to say why a VM is gone has said nothing.
+const WHY_WITHIN: Duration = Duration::from_secs(10);
 
 /// A link that takes longer to say who holds its socket has said nothing.
 const LINK_PATIENCE: Duration = Duration::from_secs(5);
@@ -90,8 +92,8 @@ impl Watch {
 /// How the VM of a running pod was found.
 pub(super) enum Sighting {
     Alive,
-    Stopped(Instance),
-    Missing,
+    Stopped(Instance, Why),
+    Missing(Why),
     /// The provider did not answer, which says nothing.
     Unknown,
 }
@@ -102,14 +104,21 @@ pub(super) async fn sight(context: Arc<Context>, record: Record) -> Sighting {
     let asked = context.turns.provider(context.parts.provider.get(&key));
     let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, asked).await else { return Sighting::Unknown };
     match answer {
-        Ok(Some(instance)) if instance.state == VmState::Stopped => Sighting::Stopped(instance),
+        Ok(Some(instance)) if instance.state == VmState::Stopped => {
+            Sighting::Stopped(instance, why_gone(&context, &key).await)
+        }
         Ok(Some(_)) => Sighting::Alive,
-        Ok(None) => Sighting::Missing,
+        Ok(None) => Sighting::Missing(why_gone(&context, &key).await),
         Err(e) => {
             warn!(sandbox = %record.sandbox, error = %e, "cannot ask whether the VM lives");
             Sighting::Unknown
         }
     }
+}
+
+/// What the provider says of a VM's end. It may be slow to say so: the death is told all the same.
+pub(super) async fn why_gone(context: &Context, key: &VmKey) -> Why {
+    Why(tokio::time::timeout(WHY_WITHIN, context.parts.provider.why_gone(key)).await.ok().flatten())
 }
 
 impl Driver {
@@ -153,10 +162,10 @@ impl Driver {
         match sighting {
             Sighting::Alive => self.watch.vm_missing = 0,
             Sighting::Unknown => {}
-            Sighting::Missing if self.may_be_unseen() => {}
-            Sighting::Missing if self.watch.vm_missing + 1 < MISSING_PASSES => self.watch.vm_missing += 1,
-            Sighting::Missing => self.vm_died(None).await,
-            Sighting::Stopped(instance) => self.vm_died(instance.console).await,
+            Sighting::Missing(_) if self.may_be_unseen() => {}
+            Sighting::Missing(_) if self.watch.vm_missing + 1 < MISSING_PASSES => self.watch.vm_missing += 1,
+            Sighting::Missing(why) => self.vm_died(None, why).await,
+            Sighting::Stopped(instance, why) => self.vm_died(instance.console, why).await,
         }
     }
 
@@ -164,11 +173,11 @@ impl Driver {
         self.record.as_ref().is_some_and(|record| !unwind::may_be_missed(&self.context, record).is_zero())
     }
 
-    async fn vm_died(&mut self, console: Option<Console>) {
+    async fn vm_died(&mut self, console: Option<Console>, why: Why) {
         let instance = self.record.as_ref().and_then(|record| record.instance.as_ref());
         let vm = instance.map(|instance| instance.id.clone()).unwrap_or_default();
         let console = tail(console.as_ref()).await;
-        self.stop_because(Failure::VmDied { sandbox: self.sandbox(), vm, during: "", console }).await;
+        self.stop_because(Failure::VmDied { sandbox: self.sandbox(), vm, during: "", why, console }).await;
     }
 }
 

@@ -129,10 +129,12 @@ async fn no_creation_begins_that_the_deadline_does_not_cover() {
 async fn a_vm_that_stopped_by_itself_is_told_and_not_made_again() {
     let place = Place::new();
     place.cloud.script(Operation::Create, Calls::All, Fault::DieAfter(Duration::ZERO));
+    place.cloud.explain("the cloud took it back");
     place.links.hang.store(true, std::sync::atomic::Ordering::SeqCst);
     let running = created(&place).await;
     let failure = running.start("one").await.unwrap_err();
-    assert!(failure.chain().contains("stopped by itself"), "{}", failure.chain());
+    let text = failure.chain();
+    assert!(text.contains("stopped by itself") && text.ends_with(": the cloud took it back"), "{text}");
     running.gone("one").await;
     assert_eq!(place.cloud.born(), 1);
     assert_eq!(place.cloud.leftovers(), Vec::<String>::new());

@@ -80,7 +80,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  peerpods doctor\n  peerpods doctor --output json --qemu-image /srv/images/qemu"
     )]
-    Doctor(ConfigFlags),
+    Doctor(DoctorArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -105,6 +105,18 @@ pub enum ImageCommand {
         /// The image's directory
         directory: PathBuf,
     },
+}
+
+/// What is looked at.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Look at this cloud only
+    #[cfg(feature = "aws")]
+    #[arg(value_enum)]
+    pub cloud: Option<ports::Cloud>,
+    /// Configuration given here.
+    #[command(flatten)]
+    pub flags: ConfigFlags,
 }
 
 /// How an image is built.

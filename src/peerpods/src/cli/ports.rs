@@ -6,7 +6,7 @@ use super::flags::ConfigFlags;
 
 /// Examples for the help.
 pub const HELP: &str = "Examples:\n  peerpods ports check aws\n  peerpods ports open aws --dry-run\n  \
-    peerpods ports open aws\n  peerpods ports close aws";
+    peerpods ports open aws --from sg-0123456789abcdef0\n  peerpods ports close aws";
 
 /// What can be done about ports.
 #[derive(Debug, Subcommand)]
@@ -25,6 +25,9 @@ pub struct Place {
     /// Whose network
     #[arg(value_enum)]
     pub cloud: Cloud,
+    /// Security groups of the workers, which are let in; may be given again [default: aws.worker-groups, else this instance's; close: all that open let in]
+    #[arg(long, value_name = "GROUP,…", value_delimiter = ',')]
+    pub from: Vec<String>,
     /// Configuration given here.
     #[command(flatten)]
     pub flags: ConfigFlags,

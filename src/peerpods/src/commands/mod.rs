@@ -66,10 +66,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         #[cfg(feature = "aws")]
         Command::Ports(command) => ports::run(&global, command).await,
         Command::Image(command) => image::run(&global, command).await,
-        Command::Doctor(flags) => {
-            let settings = configured(&global, &flags, Verbosity::Command)?;
-            doctor::run(global.output, &settings).await
-        }
+        Command::Doctor(asked) => doctor::run(&global, &asked).await,
         Command::Config(ConfigCommand::Show(flags)) => {
             let settings = configured(&global, &flags, Verbosity::Command)?;
             config::show(global.output, &settings)

@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 
 use peerpods_podvm::guest_config::SecretText;
-use peerpods_provider_aws::{AwsConfig, Confidential, LaunchRate, Market, PublicAddress};
+use peerpods_provider_aws::{
+    AwsConfig, Confidential, LaunchRate, Market, PortsAtStart, Price, PublicAddress,
+};
 
 use super::door::Door;
 use super::keys::{self, Key, Reveal};
 use super::kinds::{self, Kind};
+use super::layers::Written;
 
 /// The template `USE_PODVM_LAUNCHTEMPLATE` means when no name is given.
 const DEFAULT_TEMPLATE: &str = "kata";
@@ -28,7 +31,7 @@ const fn secret(name: &'static str, variable: &'static str, flag: &'static str, 
 }
 
 /// The keys, in the order `config show` prints them.
-pub const KEYS: [Key; 22] = [
+pub const KEYS: [Key; 25] = [
     key(
         "disable-cvm",
         "DISABLECVM",
@@ -49,6 +52,13 @@ pub const KEYS: [Key; 22] = [
         "root-volume-size",
         "GIB",
         "Least size of a VM's root volume; default: 30, 0: the image's",
+    ),
+    key(
+        "open-ports",
+        "PEERPODS_OPEN_PORTS",
+        "open-ports",
+        "TRUTH",
+        "Whether the service opens the two ports between workers and VMs when it starts; default: false",
     ),
     key("tags", "TAGS", "tags", "KEY=VALUE,…", "Further tags of everything that is made"),
     secret(
@@ -103,6 +113,13 @@ pub const KEYS: [Key; 22] = [
         "GROUP,…",
         "Security groups of VMs; default: this instance's",
     ),
+    key(
+        "aws.worker-groups",
+        "PEERPODS_AWS_WORKER_SG_IDS",
+        "aws-worker-groups",
+        "GROUP,…",
+        "Security groups of the workers, which ports are opened for; default: this instance's",
+    ),
     key("aws.key-name", "SSH_KP_NAME", "aws-key-name", "NAME", "A key pair for SSH; default: none"),
     key(
         "aws.use-launch-template",
@@ -138,6 +155,13 @@ pub const KEYS: [Key; 22] = [
         "aws-visible-within",
         "DURATION",
         "How long EC2 may not show a VM it made; one that ends is looked for as long; default: 1m",
+    ),
+    key(
+        "aws.prices",
+        "PEERPODS_AWS_PRICES",
+        "aws-prices",
+        "TYPE=PRICE,…",
+        "What types cost an hour, for choosing the cheapest; default: spot prices of EC2's, else an estimate by size",
     ),
 ];
 
@@ -178,19 +202,29 @@ const GIB: Kind<u32> = Kind {
 const SECRET: Kind<SecretText> =
     Kind { read: |w| (kinds::TEXT.read)(w).map(SecretText::new), show: |secret| secret.expose().into() };
 
-const TAGS: Kind<BTreeMap<String, String>> = Kind {
+const TAGS: Kind<BTreeMap<String, String>> =
+    Kind { read: |w| pairs(w)?.ok_or_else(|| "expected KEY=VALUE,KEY=VALUE".to_owned()), show: shown };
+
+const PRICES: Kind<BTreeMap<String, Price>> = Kind {
     read: |w| {
-        let pair = |word: &String| {
-            let (key, value) = word.split_once('=')?;
-            Some((key.trim().to_owned(), value.trim().to_owned()))
-        };
-        let words = (kinds::WORDS.read)(w)?;
-        words.iter().map(pair).collect::<Option<_>>().ok_or_else(|| "expected KEY=VALUE,KEY=VALUE".to_owned())
+        let pairs = pairs(w)?.ok_or_else(|| "expected TYPE=PRICE,TYPE=PRICE".to_owned())?;
+        pairs.into_iter().map(|(name, price)| Ok((name, price.parse()?))).collect()
     },
-    show: |tags| {
-        tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",").into()
-    },
+    show: shown,
 };
+
+/// `KEY=VALUE` words; `None` when one is none.
+fn pairs(written: &Written) -> Result<Option<BTreeMap<String, String>>, String> {
+    let pair = |word: &String| {
+        let (key, value) = word.split_once('=')?;
+        Some((key.trim().to_owned(), value.trim().to_owned()))
+    };
+    Ok((kinds::WORDS.read)(written)?.iter().map(pair).collect())
+}
+
+fn shown<T: std::fmt::Display>(pairs: &BTreeMap<String, T>) -> serde_json::Value {
+    pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",").into()
+}
 
 /// Whether somebody is going to use the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +239,7 @@ pub enum Use {
 pub fn assemble(door: &mut Door, used: Use) -> AwsConfig {
     let disable_cvm = door.take_optional("disable-cvm", &TRUTH);
     let public = door.take("use-public-ip", false, &TRUTH);
+    let open_ports = door.take("open-ports", false, &TRUTH);
     let config = AwsConfig {
         confidential: match disable_cvm {
             None => Confidential::WherePossible,
@@ -212,6 +247,7 @@ pub fn assemble(door: &mut Door, used: Use) -> AwsConfig {
             Some(false) => Confidential::Required,
         },
         public_address: if public { PublicAddress::Assigned } else { PublicAddress::None },
+        ports_at_start: if open_ports { PortsAtStart::Open } else { PortsAtStart::Leave },
         root_volume_gib: door.take_optional("root-volume-size", &GIB),
         tags: door.take("tags", BTreeMap::new(), &TAGS),
         access_key_id: door.take_optional("aws.access-key-id", &SECRET),
@@ -226,11 +262,13 @@ pub fn assemble(door: &mut Door, used: Use) -> AwsConfig {
         subnets: door.take("aws.subnets", Vec::new(), &kinds::WORDS),
         vpc: door.take_optional("aws.vpc", &kinds::TEXT),
         security_groups: door.take("aws.security-groups", Vec::new(), &kinds::WORDS),
+        worker_groups: door.take("aws.worker-groups", Vec::new(), &kinds::WORDS),
         key_name: door.take_optional("aws.key-name", &kinds::TEXT),
         launch_template: launch_template(door),
         market: door.take("aws.market", Market::OnDemand, &MARKET),
         launch_rate: door.take("aws.launch-rate", LaunchRate::default(), &LAUNCH_RATE),
         visible_within: door.take_optional("aws.visible-within", &kinds::DURATION),
+        prices: door.take("aws.prices", BTreeMap::new(), &PRICES),
     };
     if used == Use::Chosen {
         for fault in config.faults() {

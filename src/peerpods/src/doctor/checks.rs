@@ -13,25 +13,13 @@ const OLDEST_QEMU: u32 = 7;
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut all = vec![root(facts), netlink(facts), guard::tunnels(facts), guard::pods(facts)];
     match &facts.cloud {
-        Some((name, found)) => all.push(cloud(name, found)),
+        Some(found) => all.extend(found.iter().cloned()),
         None => all.extend([tun(facts), qemu(facts), acceleration(facts), image(facts), subnet(facts)]),
     }
     all.extend([placement::program(facts), placement::finding(facts), socket(facts), health(facts)]);
     all.extend(orphans(facts));
     all.extend(facts.directories.iter().map(directory));
     all
-}
-
-fn cloud(name: &'static str, found: &Result<Vec<String>, String>) -> Finding {
-    match found {
-        Ok(remarks) => ok(name, remarks.join("; ")),
-        Err(reason) => bad(
-            name,
-            Level::Error,
-            reason,
-            "mend what it names; `peerpods config show` says where each value came from",
-        ),
-    }
 }
 
 /// Said only where a service can be asked.
@@ -291,12 +279,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn where_a_cloud_makes_vms_it_is_asked_and_nothing_of_qemu_counts() {
-        let asked = |found| Facts { qemu: Err("no".to_owned()), cloud: Some(("aws", found)), ..healthy() };
-        assert_eq!(level(&asked(Ok(vec!["region eu-central-1".to_owned()])), "aws"), Level::Ok);
-        let broken = asked(Err("no such subnet".to_owned()));
-        assert_eq!(level(&broken, "aws"), Level::Error);
-        assert!(findings(&broken).iter().all(|finding| finding.check != "qemu"));
+    fn where_a_cloud_makes_vms_its_findings_are_told_and_nothing_of_qemu_counts() {
+        let found = vec![bad("aws subnet", Level::Error, "there is none", "name another")];
+        let facts = Facts { qemu: Err("no".to_owned()), cloud: Some(found), ..healthy() };
+        assert_eq!(level(&facts, "aws subnet"), Level::Error);
+        assert!(findings(&facts).iter().all(|finding| finding.check != "qemu"));
     }
 
     #[test]

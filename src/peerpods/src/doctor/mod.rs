@@ -1,6 +1,8 @@
 //! Everything that can be wrong on a node, found before the first pod: *observe* ([`observe`]), *decide* ([`checks`], pure).
 //! It changes nothing that stays: what it tries out, it does in a network namespace of its own or removes at once.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod checks;
 pub mod guard;
 pub mod netlink;
@@ -44,9 +46,8 @@ pub struct Finding {
 /// What was observed. Every field is an answer to one question; nothing in here is judged yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// What the cloud's provider found: remarks, or why VMs cannot be made. `None`: VMs are made on this host, and what is said below of
-    /// QEMU counts.
-    pub cloud: Option<(&'static str, Result<Vec<String>, String>)>,
+    /// What was found of the cloud, which its provider judges. `None`: VMs are made on this host, and what is said below of QEMU counts.
+    pub cloud: Option<Vec<Finding>>,
     /// Effective user id.
     pub euid: u32,
     /// Whether a network namespace and a VXLAN device in it can be made and removed; why not.

@@ -13,19 +13,16 @@ use peerpods_agentlink::process::placement::Choice;
 use peerpods_podvm::image::GuestAdmission;
 use peerpods_provider_qemu::QemuConfig;
 
-use super::{Directory, Facts, SocketState, guard, netlink};
+use super::{Directory, Facts, Finding, SocketState, guard, netlink};
 use crate::config::{ProviderSettings, Settings};
 use crate::gc::Vms;
 use crate::programs::Places;
-use crate::roles::{self, link_program};
+use crate::roles::link_program;
 use crate::sandbox::netns;
 use crate::sandbox::service::Service;
 
 /// How long a service may take to say its version.
 const ANSWER: Duration = Duration::from_secs(5);
-
-/// How long a cloud may take to say whether VMs can be made.
-const CLOUD_ANSWER: Duration = Duration::from_secs(60);
 
 /// Gathers all facts.
 ///
@@ -38,24 +35,20 @@ pub async fn observe(settings: &Settings) -> Result<Facts, tokio::task::JoinErro
         _ => None,
     };
     let placement = settings.link_placement.decide().await;
-    let cloud = cloud(&settings.provider).await;
+    let cloud = cloud(settings).await;
     let settings = settings.clone();
     let facts =
         tokio::task::spawn_blocking(move || facts(&settings, socket_state, orphans, placement)).await?;
     Ok(Facts { cloud, ..facts })
 }
 
-/// What a cloud's provider says of its configuration, its credentials and what they name.
-async fn cloud(settings: &ProviderSettings) -> Option<(&'static str, Result<Vec<String>, String>)> {
-    if matches!(settings, ProviderSettings::Qemu(_)) {
-        return None;
+/// What is found of the cloud that makes the VMs.
+async fn cloud(settings: &Settings) -> Option<Vec<Finding>> {
+    match &settings.provider {
+        ProviderSettings::Qemu(_) => None,
+        #[cfg(feature = "aws")]
+        ProviderSettings::Aws(config) => Some(super::aws::findings(config, settings).await),
     }
-    let provider = roles::provider(settings);
-    let found = match tokio::time::timeout(CLOUD_ANSWER, provider.verify()).await {
-        Ok(found) => found.map(|facts| facts.remarks).map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", CLOUD_ANSWER.as_secs())),
-    };
-    Some((provider.name(), found))
 }
 
 async fn orphans(socket: &Path) -> Option<Vec<String>> {

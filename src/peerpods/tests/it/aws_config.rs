@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peerpods::config::{ProviderSettings, keys};
-use peerpods_provider_aws::{AwsConfig, Confidential, LaunchRate, Market, PublicAddress};
+use peerpods_provider_aws::{AwsConfig, Confidential, LaunchRate, Market, PortsAtStart, PublicAddress};
 
 use crate::config::{faults, from};
 
@@ -37,11 +37,20 @@ fn the_keys_of_the_guide_are_understood_wherever_they_are() {
         ("TAGS", "team=payments,cost=4711"),
         ("PEERPODS_AWS_MARKET", "spot"),
         ("PEERPODS_AWS_VISIBLE_WITHIN", "30s"),
+        ("PEERPODS_AWS_PRICES", "t3.medium=0.0416, m6a.large=0.0864"),
+        ("PEERPODS_AWS_WORKER_SG_IDS", "sg-76543210"),
+        ("PEERPODS_OPEN_PORTS", "true"),
     ]);
     assert_eq!((config.subnets.len(), config.security_groups.len(), config.instance_types.len()), (2, 2, 2));
     assert_eq!((config.confidential, config.public_address), (Confidential::Off, PublicAddress::Assigned));
     assert_eq!((config.market, config.root_volume_gib), (Market::Spot, Some(50)));
     assert_eq!(config.visible_within, Some(Duration::from_secs(30)));
+    assert_eq!((config.prices["m6a.large"].to_string(), config.prices.len()), ("0.0864".to_owned(), 2));
+    assert_eq!(config.worker_groups, ["sg-76543210"]);
+    assert_eq!(
+        (config.ports_at_start, aws(&[CHOSEN, IMAGE]).ports_at_start),
+        (PortsAtStart::Open, PortsAtStart::Leave)
+    );
     assert_eq!(config.tags.get("team").map(String::as_str), Some("payments"));
     assert_eq!(config.secret_access_key.as_ref().map(|secret| secret.expose()), Some("hunter2"));
     assert_eq!((config.vpc.as_deref(), config.key_name.as_deref()), (Some("vpc-01234567"), Some("ops")));
@@ -83,18 +92,28 @@ fn a_launch_template_is_used_when_it_is_named_or_wanted() {
 fn what_is_missing_or_malformed_is_told_at_once_with_its_place() {
     let told = faults(
         "[aws]\nregion = \"Frankfurt\"\n",
-        &[CHOSEN, ("AWS_SG_IDS", "default"), ("TAGS", "Name=x")],
+        &[
+            CHOSEN,
+            ("AWS_SG_IDS", "default"),
+            ("PEERPODS_AWS_WORKER_SG_IDS", "workers"),
+            ("TAGS", "Name=x"),
+            ("PEERPODS_AWS_PRICES", "t3.medium=cheap"),
+            ("PEERPODS_OPEN_PORTS", "both"),
+        ],
         &[],
     );
     for start in [
         "aws.image (default): image is missing",
         "aws.region (/f.toml:2)",
         "aws.security-groups (variable AWS_SG_IDS)",
+        "aws.worker-groups (variable PEERPODS_AWS_WORKER_SG_IDS)",
         "tags (variable TAGS)",
+        "aws.prices (variable PEERPODS_AWS_PRICES) is \"t3.medium=cheap\": \"cheap\" is no price",
+        "open-ports (variable PEERPODS_OPEN_PORTS)",
     ] {
         assert!(told.iter().any(|fault| fault.starts_with(start)), "missing {start:?} in {told:#?}");
     }
-    assert_eq!(told.len(), 4, "{told:#?}");
+    assert_eq!(told.len(), 7, "{told:#?}");
 }
 
 #[test]

@@ -49,6 +49,21 @@ fn what_the_documentation_shows_parses() {
     }
 }
 
+#[cfg(feature = "aws")]
+#[test]
+fn what_the_documentation_shows_of_a_cloud_parses() {
+    use peerpods::cli::ports::PortsCommand;
+    for line in ["doctor aws --output json", "ports check aws", "ports close aws --dry-run"] {
+        parse(line).unwrap();
+    }
+    let cli = parse("ports open aws --from sg-1,sg-2 --from sg-3 --dry-run").unwrap();
+    let cli::Command::Ports(PortsCommand::Open(change)) = cli.command else { panic!("{cli:?}") };
+    assert!(change.dry_run && change.place.from == ["sg-1", "sg-2", "sg-3"], "{change:?}");
+    let doctor = peerpods(&["doctor", "aws"]);
+    assert_eq!(doctor.status.code(), Some(1));
+    assert!(String::from_utf8(doctor.stderr).unwrap().contains("CLOUD_PROVIDER"));
+}
+
 #[test]
 fn mistakes_are_refused_by_name() {
     for (line, named) in [
