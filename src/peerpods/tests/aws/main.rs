@@ -12,6 +12,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[allow(dead_code, reason = "the provider's own tests use the rest of it")]
+#[path = "../../../../providers/aws/tests/moto/beyond.rs"]
+mod beyond;
+#[allow(dead_code, reason = "the provider's own tests use the rest of it")]
+#[path = "../../../../providers/aws/tests/moto/buckets.rs"]
+mod buckets;
 #[path = "../../../../providers/aws/tests/moto/form.rs"]
 mod form;
 #[allow(dead_code, reason = "the provider's own tests use the rest of it")]
