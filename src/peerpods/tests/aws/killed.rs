@@ -38,6 +38,9 @@ fn in_worse_weather() -> Vec<Plan> {
         plan("unseen-lost", Instances::Hidden, &[(run, AnswerLost)]),
         plan("unseen-end", Instances::Hidden, &[(end, KilledBefore)]),
         plan("unseen-twice", Instances::Hidden, &[(run, KilledAfter), (look, KilledAfter)]),
+        // Also where a look more than in the undisturbed life comes before it.
+        plan("end-before", Instances::Shown, &[(end, KilledBefore)]),
+        plan("end-after", Instances::Shown, &[(end, KilledAfter)]),
         plan("lost-run", Instances::Shown, &[(run, AnswerLost)]),
         plan("lost-end", Instances::Shown, &[(end, AnswerLost)]),
         plan("lost-killed", Instances::Shown, &[(run, AnswerLost), (run, KilledBefore)]),
