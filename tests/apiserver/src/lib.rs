@@ -8,7 +8,7 @@
 //!                                        collect (owners, namespaces) ──────────┘
 //! ```
 //!
-//! `store`, `read`, `write`, `fields`, `schema` and `selector` are pure; `server`, `http`, `watch`, `collect` and `admission` do the I/O.
+//! `store`, `read`, `write`, `fields`, `schema`, `cel` and `selector` are pure; `server`, `http`, `watch`, `collect` and `admission` do the I/O.
 //!
 //! What is like a real server: versions and watches, conflicts, server-side apply with its owners, status subresources, finalizers,
 //! collection of dependents, definitions with their schemas, webhooks, roles. What is not: nothing runs here (no kubelet, no scheduler, no
@@ -16,6 +16,7 @@
 //! this crate run against a real cluster as well (`PEERPODS_TEST_CLUSTER=1` and `KUBECONFIG`), which is what keeps it honest.
 
 mod admission;
+mod cel;
 mod collect;
 mod desk;
 mod discovery;

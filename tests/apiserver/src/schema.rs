@@ -17,10 +17,14 @@ pub(crate) fn clean(kind: &Kind, object: &mut Value) {
     default(&custom.schema, object);
 }
 
-/// Everything that the schema does not allow.
+/// Everything that the schema does not allow. What was so before and did not change is let pass: an object that an older definition took
+/// must stay changeable, and deletable.
 pub(crate) fn faults(kind: &Kind, before: Option<&Value>, after: &Value) -> Vec<Fault> {
     let Some(custom) = &kind.custom else { return Vec::new() };
     let mut faults = validate::faults(&custom.schema, after);
+    if let Some(before) = before {
+        faults.retain(|fault| !is_unchanged(fault, before, after));
+    }
     // As a real server: rules are only asked about objects that have the right form.
     if faults.is_empty() {
         faults = rules::faults(&custom.schema, before, after);
@@ -71,6 +75,17 @@ fn prune(schema: &Value, value: &mut Value, is_root: bool) {
     }
 }
 
+/// Whether what a fault is about is as it was: the value itself, or of a missing field what it is missing from.
+fn is_unchanged(fault: &Fault, before: &Value, after: &Value) -> bool {
+    let mut path = fault.field.replace('[', ".").replace(']', "");
+    if fault.reason == "FieldValueRequired" {
+        path.truncate(path.rfind('.').unwrap_or_default());
+    }
+    let pointer = format!("/{}", path.replace('.', "/"));
+    let (old, new) = (before.pointer(&pointer), after.pointer(&pointer));
+    !path.is_empty() && old.is_some() && old == new
+}
+
 /// Whether a schema says nothing about fields: that of a plain value, where an object is a fault for `validate`, keeps everything.
 fn is_open(schema: &Value) -> bool {
     schema["additionalProperties"] == true || (schema.get("type").is_some_and(|kind| kind != "object"))
@@ -109,6 +124,23 @@ mod tests {
         let mut object = json!({"a": null, "b": null});
         default(&schema, &mut object);
         assert_eq!(object, json!({"a": 1, "b": null}));
+    }
+
+    #[test]
+    fn an_old_fault_passes_while_its_value_stays() {
+        let store = crate::store::Store::default();
+        let mut kind = crate::kinds::by_path(&store, "", "v1", "pods").unwrap();
+        let size = json!({"type": "integer", "minimum": 1});
+        let spec = json!({"type": "object", "required": ["name"], "properties": {"size": size, "x": {}}});
+        let schema = json!({"type": "object", "properties": {"spec": spec}});
+        kind.custom = Some(crate::kinds::Custom { schema: schema.into(), selectable: Vec::new() });
+        let fields = |before: Value, after: Value| -> Vec<String> {
+            faults(&kind, Some(&before), &after).into_iter().map(|fault| fault.field).collect()
+        };
+        let old = json!({"spec": {"size": 0}});
+        assert!(fields(old.clone(), json!({"metadata": {"finalizers": []}, "spec": {"size": 0}})).is_empty());
+        assert_eq!(fields(old.clone(), json!({"spec": {"size": -1}})), ["spec.name", "spec.size"]);
+        assert_eq!(fields(old, json!({"spec": {"size": 0, "x": 1}})), ["spec.name"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod commit;
 mod create;
 mod delete;
 mod immutable;
+mod runtime_class;
 mod update;
 
 use std::sync::Arc;
@@ -61,7 +62,8 @@ impl Call {
             other => return Err(Refusal::bad_request(format!("dryRun: Unsupported value: {other:?}"))),
         };
         let agent = agent.split('/').next().unwrap_or_default();
-        let manager = Some(query.text("fieldManager")).filter(|named| !named.is_empty()).unwrap_or(agent);
+        let named = [query.text("fieldManager"), agent].into_iter().find(|name| !name.is_empty());
+        let manager = named.unwrap_or("unknown");
         Ok(Self {
             kind,
             namespace: target.namespace.clone(),

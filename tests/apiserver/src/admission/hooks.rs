@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::review::Question;
+use crate::cel::Program;
 use crate::object;
 use crate::selector::Selector;
 use crate::store::{Key, Store};
@@ -59,6 +60,26 @@ fn concerns(store: &Store, webhook: &Value, question: &Question<'_>) -> bool {
     object::items(webhook, "/rules").iter().any(|rule| names(rule, question))
         && objects.into_iter().flatten().any(|object| labels.matches(object))
         && namespace_matches(store, webhook, question)
+        && conditions_hold(webhook, question)
+}
+
+/// Whether all match conditions hold. One that cannot be told counts as the webhook's failure policy says.
+fn conditions_hold(webhook: &Value, question: &Question<'_>) -> bool {
+    let conditions = object::items(webhook, "/matchConditions");
+    if conditions.is_empty() {
+        return true;
+    }
+    let request = question.review("")["request"].take();
+    let scope = [
+        ("object".to_owned(), request["object"].clone()),
+        ("oldObject".to_owned(), request["oldObject"].clone()),
+        ("request".to_owned(), request),
+    ]
+    .into();
+    conditions.iter().all(|condition| {
+        let program = Program::parse(object::text(condition, "/expression"));
+        program.and_then(|program| program.holds(&scope)).unwrap_or(webhook["failurePolicy"] != "Ignore")
+    })
 }
 
 fn names(rule: &Value, question: &Question<'_>) -> bool {
@@ -147,6 +168,18 @@ mod tests {
         assert_eq!(asked(hook(json!({})), "CREATE", "status"), 0);
         let all = json!({"rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]});
         assert_eq!(asked(hook(all), "UPDATE", "status"), 1);
+    }
+
+    #[test]
+    fn conditions_keep_a_request_from_a_webhook() {
+        let condition = |text: &str| json!({"matchConditions": [{"name": "c", "expression": text}]});
+        assert_eq!(asked(hook(condition("object.metadata.labels['a'] == 'b'")), "CREATE", ""), 1);
+        assert_eq!(asked(hook(condition("request.operation != 'CREATE'")), "CREATE", ""), 0);
+        assert_eq!(
+            asked(hook(condition("object.spec.nothing == 1")), "CREATE", ""),
+            1,
+            "the policy is to fail"
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Call, Draft, fits};
+use super::{Call, Draft, fits, runtime_class};
 use crate::fields;
 use crate::kinds::{Trait, decode};
 use crate::object;
@@ -44,6 +44,7 @@ pub(super) fn unowned(store: &Store, call: &Call, mut body: Value) -> Result<Dra
     if store.get(&key).is_some() {
         return Err(Refusal::already_exists(&call.kind, &name));
     }
+    runtime_class::lay_over(store, call, &mut body)?;
     introduce(call, &key, &mut body);
     initial(call, &mut body);
     schema::clean(&call.kind, &mut body);

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::cel::Program;
 use crate::kinds::Kind;
 use crate::object;
 use crate::refusal::Fault;
@@ -100,14 +101,19 @@ fn owners(object: &Value) -> Vec<Fault> {
     faults
 }
 
-/// Conditions in CEL are not evaluated here, so that a webhook with one is refused: else it would be asked too often.
+/// A webhook with a condition that cannot be evaluated here is refused: else it would be asked too often.
 fn match_conditions(kind: &Kind, object: &Value) -> Option<Fault> {
-    let webhooks = object::items(object, "/webhooks").iter();
-    let with =
-        webhooks.enumerate().find(|(_, webhook)| !object::items(webhook, "/matchConditions").is_empty());
-    let (at, webhook) = with.filter(|_| kind.group == "admissionregistration.k8s.io")?;
-    let why = "the test API server does not evaluate match conditions";
-    Some(Fault::invalid(format!("webhooks[{at}].matchConditions"), &webhook["matchConditions"], why))
+    if kind.group != "admissionregistration.k8s.io" {
+        return None;
+    }
+    object::items(object, "/webhooks").iter().enumerate().find_map(|(at, webhook)| {
+        object::items(webhook, "/matchConditions").iter().find_map(|condition| {
+            let expression = object::text(condition, "/expression");
+            let why = Program::parse(expression).err()?;
+            let why = format!("the test API server does not know this part of CEL: {why}");
+            Some(Fault::invalid(format!("webhooks[{at}].matchConditions"), &condition["expression"], &why))
+        })
+    })
 }
 
 /// A workload whose template lacks the labels it selects by.

@@ -246,3 +246,30 @@ fn a_secret_is_written_as_text_and_kept_as_data() {
         made(&mut store, &secrets, json!({"metadata": {"name": "s"}, "stringData": {"a": "b"}})).unwrap();
     assert_eq!((&object["data"], &object["type"]), (&json!({"a": "Yg=="}), &json!("Opaque")));
 }
+
+#[test]
+fn a_pod_takes_over_what_its_runtime_class_says() {
+    let mut store = store();
+    let classes = call(&store, "node.k8s.io", "runtimeclasses", "");
+    let class = json!({
+        "metadata": {"name": "kata"}, "handler": "kata", "overhead": {"podFixed": {"cpu": "250m"}},
+        "scheduling": {"nodeSelector": {"role": "kata"}},
+    });
+    made(&mut store, &classes, class).unwrap();
+    let pods = call(&store, "", "pods", "");
+    let pod = |extra: Value| {
+        let mut pod = json!({"metadata": {"generateName": "p-"}, "spec": {"runtimeClassName": "kata"}});
+        json_patch::merge(&mut pod, &json!({"spec": extra}));
+        pod
+    };
+    let object = made(&mut store, &pods, pod(json!({"nodeSelector": {"a": "b"}}))).unwrap();
+    assert_eq!(object["spec"]["overhead"], json!({"cpu": "250m"}));
+    assert_eq!(object["spec"]["nodeSelector"], json!({"a": "b", "role": "kata"}));
+    for bad in [
+        json!({"runtimeClassName": "other"}),
+        json!({"overhead": {"cpu": "1"}}),
+        json!({"nodeSelector": {"role": "x"}}),
+    ] {
+        assert_eq!(made(&mut store, &pods, pod(bad.clone())).unwrap_err().code, 403, "{bad}");
+    }
+}

@@ -60,7 +60,8 @@ impl Defined {
 }
 
 fn spec() -> Value {
-    json!({"type": "object", "required": ["size"], "properties": {
+    let rule = json!({"rule": "self.size < 100 || has(self.name)", "message": "a large thing needs a name"});
+    json!({"type": "object", "x-kubernetes-validations": [rule], "required": ["size"], "properties": {
         "size": {"type": "integer", "minimum": 1},
         "level": {"type": "string", "default": "info", "enum": ["info", "debug"]},
         "name": {"type": "string", "pattern": "^[a-z]*$", "maxLength": 5},
@@ -85,6 +86,7 @@ async fn a_schema_fills_in_drops_and_refuses() {
         (json!({}), "spec.size"),
         (json!({"size": 0}), "spec.size"),
         (json!({"size": "1"}), "spec.size"),
+        (json!({"size": 100}), "spec"),
         (json!({"size": 1, "level": "loud"}), "spec.level"),
         (json!({"size": 1, "name": "ABC"}), "spec.name"),
         (json!({"size": 1, "name": "abcdef"}), "spec.name"),
