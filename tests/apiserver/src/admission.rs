@@ -47,6 +47,7 @@ pub(crate) async fn admit(
     for hook in matching(shared, hooks::VALIDATING, &question(object.clone())) {
         call::ask(shared, &hook, &question(object.clone())).await?;
     }
+    call.kind.absorb(&mut object);
     draft.object = object;
     Ok(draft)
 }

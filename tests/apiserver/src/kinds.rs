@@ -188,18 +188,24 @@ impl Kind {
         Key::new(self.resource(), if self.is_namespaced() { namespace } else { "" }, name)
     }
 
+    /// A stored object with what its schema has come to default since.
+    pub(crate) fn defaulted(&self, stored: &Value) -> Value {
+        let mut object = stored.clone();
+        if let Some(custom) = &self.custom {
+            crate::schema::default(&custom.schema, &mut object);
+        }
+        object
+    }
+
     /// A stored object as clients of this version see it.
     pub(crate) fn present(&self, stored: &Value) -> Value {
-        let mut shown = stored.clone();
+        let mut shown = self.defaulted(stored);
         if self.group == "events.k8s.io" {
             events::to_new(&mut shown);
         }
         let map = object::fields(&mut shown);
         map.insert("apiVersion".into(), self.api_version().into());
         map.insert("kind".into(), self.kind.clone().into());
-        if let Some(custom) = &self.custom {
-            crate::schema::default(&custom.schema, &mut shown);
-        }
         shown
     }
 

@@ -1,6 +1,7 @@
 //! The three patches that say what to change: JSON patch, JSON merge patch and strategic merge patch. (Server-side apply says what should
 //! be, and is elsewhere.)
 
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 use crate::fields::{ListShape, Shape};
@@ -20,13 +21,7 @@ impl Patch {
     /// What the patch makes of an object.
     pub(crate) fn on(&self, kind: &Kind, mut object: Value) -> Result<Value, Refusal> {
         match self {
-            Self::Json(patch) => {
-                json_patch::patch(&mut object, patch).map_err(|error| {
-                    let message =
-                        format!("the server rejected our request due to an error in our request: {error}");
-                    Refusal::new(422, "Invalid", message)
-                })?;
-            }
+            Self::Json(patch) => json(&mut object, patch)?,
             Self::Merge(patch) => json_patch::merge(&mut object, patch),
             Self::Strategic(_) if kind.custom.is_some() => {
                 let message = "the body of the request was in an unknown format - accepted media types include: \
@@ -37,6 +32,23 @@ impl Patch {
         }
         Ok(object)
     }
+}
+
+/// As a server does it: to test for null is to test that there is nothing.
+fn json(object: &mut Value, patch: &json_patch::Patch) -> Result<(), Refusal> {
+    for operation in &patch.0 {
+        if let PatchOperation::Test(test) = operation
+            && test.value.is_null()
+            && object.pointer(test.path.as_str()).is_none()
+        {
+            continue;
+        }
+        json_patch::patch(object, std::slice::from_ref(operation)).map_err(|error| {
+            let message = format!("the server rejected our request due to an error in our request: {error}");
+            Refusal::new(422, "Invalid", message)
+        })?;
+    }
+    Ok(())
 }
 
 /// A merge patch that goes into lists with keys. Of the directives `$patch: delete`, `$patch: replace` and
@@ -163,5 +175,19 @@ mod tests {
         ]));
         let refusal = Patch::Json(patch.unwrap()).on(&daemonsets(), json!({"metadata": {}})).unwrap_err();
         assert_eq!((refusal.code, refusal.reason), (422, "Invalid"));
+    }
+
+    #[test]
+    fn to_test_for_null_is_to_test_that_there_is_nothing() {
+        let patch = || {
+            let operations = json!([
+                {"op": "test", "path": "/metadata/finalizers", "value": null},
+                {"op": "add", "path": "/metadata/finalizers", "value": ["x"]},
+            ]);
+            Patch::Json(serde_json::from_value(operations).unwrap())
+        };
+        let after = patch().on(&daemonsets(), json!({"metadata": {}})).unwrap();
+        assert_eq!(after, json!({"metadata": {"finalizers": ["x"]}}));
+        assert_eq!(patch().on(&daemonsets(), after).unwrap_err().code, 422);
     }
 }

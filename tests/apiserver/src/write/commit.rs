@@ -24,6 +24,13 @@ pub(crate) fn commit(store: &mut Store, call: &Call, draft: Draft) -> Result<Opt
     }
     let Draft { key, before, mut object } = draft;
     schema::clean(&call.kind, &mut object);
+    let map = object::fields(&mut object);
+    if call.kind.custom.is_none() && call.kind.has(Trait::Status) {
+        // Built-in kinds always have both, empty if need be: patches count on it.
+        for part in ["spec", "status"] {
+            object::fields(object::child(map, part));
+        }
+    }
     let mut faults = schema::faults(&call.kind, before.as_deref(), &object);
     faults.extend(immutable::faults(&call.kind, before.as_deref(), &object));
     if !faults.is_empty() {

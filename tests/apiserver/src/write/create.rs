@@ -34,8 +34,8 @@ pub(super) fn unowned(store: &Store, call: &Call, mut body: Value) -> Result<Dra
     if !object::version(&body).is_empty() {
         return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    call.kind.absorb(&mut body);
     decode(&call.kind, &mut body)?;
+    call.kind.absorb(&mut body);
     let name = name_of(call, &body)?;
     if call.kind.is_namespaced() {
         open_namespace(store, call, &name)?;

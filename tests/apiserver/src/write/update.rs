@@ -41,12 +41,12 @@ pub(crate) fn apply(store: &Store, call: &Call, mut wanted: Value) -> Result<Dra
     if wanted.pointer("/metadata/managedFields").is_some() {
         return Err(Refusal::bad_request("metadata.managedFields must be nil"));
     }
-    call.kind.absorb(&mut wanted);
     let sent = wanted.clone();
     decode(&call.kind, &mut wanted)?;
     if let Some(path) = fields::lost("", &sent, &wanted) {
         return Err(fields::untyped(&call.kind, &sent, &format!("{path}: field not declared in schema")));
     }
+    call.kind.absorb(&mut wanted);
     fields::only_part(&mut wanted, &call.subresource, call.kind.has(Trait::Status));
     let Some(live) = store.get(&call.key()) else {
         if !call.subresource.is_empty() {
@@ -60,8 +60,8 @@ pub(crate) fn apply(store: &Store, call: &Call, mut wanted: Value) -> Result<Dra
     if !asked.is_empty() && asked != object::version(live) {
         return Err(Refusal::modified(&call.kind, &call.name));
     }
-    let live_shown = call.kind.present(live);
-    let merged = fields::applied(&call.kind, call.manager(), call.force, &live_shown, &wanted)?;
+    let whole = call.kind.defaulted(live);
+    let merged = fields::applied(&call.kind, call.manager(), call.force, &whole, &wanted)?;
     let managed = merged.pointer("/metadata/managedFields").cloned();
     let mut object = guarded(call, live, merged)?;
     object::carry(object::metadata(&mut object), "managedFields", managed.as_ref());
@@ -86,11 +86,11 @@ fn changed(call: &Call, live: &Arc<Value>, mut body: Value) -> Result<Draft, Ref
         );
         return Err(Refusal::conflict(&call.kind, &call.name, &why));
     }
-    call.kind.absorb(&mut body);
     decode(&call.kind, &mut body)?;
+    call.kind.absorb(&mut body);
     let forget = fields::wants_reset(&body);
     let object = guarded(call, live, body)?;
-    let mut before = call.kind.present(live);
+    let mut before = call.kind.defaulted(live);
     if forget {
         object::metadata(&mut before).remove("managedFields");
     }
