@@ -7,6 +7,7 @@ mod applying;
 mod collection;
 mod custom;
 mod knobs;
+mod kubectl;
 mod objects;
 mod place;
 mod roles;
