@@ -267,10 +267,10 @@ pub(crate) fn by_path(store: &Store, group: &str, version: &str, plural: &str) -
     all(store).into_iter().find(|k| k.group == group && k.version == version && k.plural == plural)
 }
 
-/// The kind that an object or a reference names, in any of its versions.
-pub(crate) fn by_name(store: &Store, api_version: &str, kind: &str) -> Option<Kind> {
+/// The one among `kinds` that a reference names, in any of its versions.
+pub(crate) fn named<'a>(kinds: &'a [Kind], api_version: &str, kind: &str) -> Option<&'a Kind> {
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
-    all(store).into_iter().find(|k| k.group == group && k.kind == kind)
+    kinds.iter().find(|k| k.group == group && k.kind == kind)
 }
 
 /// The kind of a stored object's key.

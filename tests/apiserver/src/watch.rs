@@ -10,14 +10,14 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::Response;
 use hyper::body::Frame;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::http::{Body, with};
 use crate::read::{Watched, not_from_the_future};
 use crate::refusal::Refusal;
-use crate::server::Shared;
+use crate::server::{Shared, Signals};
 use crate::target::Query;
 
 /// How long a watch lasts when its client does not say.
@@ -34,6 +34,10 @@ struct Feed {
     bookmarks: bool,
     until: Instant,
     lines: mpsc::Sender<io::Result<Frame<Bytes>>>,
+    changed: watch::Receiver<u64>,
+    signals: watch::Receiver<Signals>,
+    /// The signals as they were when the watch began.
+    seen: Signals,
 }
 
 /// Starts a watch.
@@ -53,8 +57,12 @@ pub(crate) fn answer(
         query.number("timeoutSeconds").filter(|seconds| *seconds > 0).map_or(LASTS, Duration::from_secs);
     let bookmarks = query.is_true("allowWatchBookmarks");
     let from = query.number("resourceVersion").unwrap_or_default();
+    // From here on nothing is missed, even before the task runs.
+    let (changed, signals) = (shared.changed.subscribe(), shared.signals.subscribe());
+    let seen = *signals.borrow();
+    let until = Instant::now() + lasts;
     let (first, cursor) = first(&shared, &watched, from, initial)?;
-    let feed = Feed { shared, watched, cursor, bookmarks, until: Instant::now() + lasts, lines };
+    let feed = Feed { shared, watched, cursor, bookmarks, until, lines, changed, signals, seen };
     tokio::spawn(feed.run(first, initial));
     let body = StreamBody::new(ReceiverStream::new(receiver).boxed());
     Ok(with(200, "application/json", BodyExt::boxed_unsync(body)))
@@ -76,9 +84,6 @@ fn first(shared: &Shared, watched: &Watched, from: u64, initial: bool) -> Result
 
 impl Feed {
     async fn run(mut self, first: Vec<Value>, initial: bool) {
-        let mut changed = self.shared.changed.subscribe();
-        let mut signals = self.shared.signals.subscribe();
-        let mut seen = *signals.borrow();
         let expired = self.cursor == u64::MAX;
         if !self.send(&first).await || expired {
             return;
@@ -93,14 +98,14 @@ impl Feed {
                 return;
             }
             tokio::select! {
-                _ = changed.changed() => {}
-                _ = signals.changed() => {
-                    let now = *signals.borrow();
-                    if now.drops != seen.drops {
+                _ = self.changed.changed() => {}
+                _ = self.signals.changed() => {
+                    let now = *self.signals.borrow();
+                    if now.drops != self.seen.drops {
                         let _ = self.lines.send(Err(io::Error::other("the test wanted this watch dropped"))).await;
                         return;
                     }
-                    seen = now;
+                    self.seen = now;
                     // What changed before the signal comes before the bookmark.
                     let events = self.news();
                     if !self.send(&events).await || !self.bookmark(false).await {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Step;
-use crate::kinds;
+use crate::kinds::{self, Kind};
 use crate::object;
 use crate::store::{Key, Store};
 use crate::write::{FOREGROUND, ORPHAN};
@@ -24,6 +24,7 @@ enum Owner {
 
 /// Everything that owner references ask for now.
 pub(super) fn steps(store: &Store) -> Vec<Step> {
+    let kinds = kinds::all(store);
     let by_uid: BTreeMap<&str, (&Key, &Arc<Value>)> =
         store.all().map(|(key, object)| (object::uid(object), (key, object))).collect();
     let mut steps = Vec::new();
@@ -34,7 +35,7 @@ pub(super) fn steps(store: &Store) -> Vec<Step> {
             continue;
         }
         let owners: Vec<_> =
-            references.iter().map(|reference| (reference, state(store, &by_uid, key, reference))).collect();
+            references.iter().map(|reference| (reference, state(&kinds, &by_uid, key, reference))).collect();
         for (reference, owner) in &owners {
             if *owner == Owner::Waits && reference["blockOwnerDeletion"] == true {
                 blocked.push(object::text(reference, "/uid").to_owned());
@@ -73,13 +74,12 @@ fn step(key: &Key, object: &Value, owners: &[(&Value, Owner)]) -> Option<Step> {
 }
 
 fn state(
-    store: &Store,
+    kinds: &[Kind],
     by_uid: &BTreeMap<&str, (&Key, &Arc<Value>)>,
     dependent: &Key,
     reference: &Value,
 ) -> Owner {
-    let kind =
-        kinds::by_name(store, object::text(reference, "/apiVersion"), object::text(reference, "/kind"));
+    let kind = kinds::named(kinds, object::text(reference, "/apiVersion"), object::text(reference, "/kind"));
     // What cannot be looked up is never taken for gone: a kind nobody serves, or an owner in a namespace of something that has none.
     let Some(kind) = kind.filter(|kind| !kind.is_namespaced() || !dependent.namespace.is_empty()) else {
         return Owner::Lives;
