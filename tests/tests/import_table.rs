@@ -1,5 +1,5 @@
 //! Who may import whom, held against what cargo sees. The table is the one of the design; dev-dependencies do not count, except that
-//! `peerpods-test-require` may be nothing else.
+//! `peerpods-test-require` and `peerpods-test-apiserver` may be nothing else.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -17,6 +17,7 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("peerpods-proto", some(&[])),
         ("peerpods-podvm", some(&[])),
         ("peerpods-test-require", some(&[])),
+        ("peerpods-test-apiserver", some(&[])),
         ("peerpods-podnet", some(&["peerpods-podvm"])),
         ("peerpods-agentlink", some(&["peerpods-podvm", "peerpods-proto"])),
         ("peerpods-provider", some(&["peerpods-podvm"])),
@@ -52,16 +53,17 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
                     "peerpods-miniagent",
                     "peerpods-tests",
                     "peerpods-test-require",
+                    "peerpods-test-apiserver",
                     "peerpods-fuzz",
                 ],
             ),
         ),
         ("peerpods-tests", all_but("peerpods-tests", &["peerpods-fuzz"])),
-        ("peerpods-fuzz", all_but("peerpods-fuzz", &["peerpods-tests", "peerpods-miniagent"])),
+        ("peerpods-fuzz", all_but("peerpods-fuzz", &["peerpods-tests", "peerpods-miniagent", "peerpods-test-apiserver"])),
     ])
 }
 
-const CRATES: [&str; 17] = [
+const CRATES: [&str; 18] = [
     "peerpods",
     "peerpods-agentlink",
     "peerpods-crds",
@@ -77,6 +79,7 @@ const CRATES: [&str; 17] = [
     "peerpods-provider",
     "peerpods-provider-aws",
     "peerpods-provider-qemu",
+    "peerpods-test-apiserver",
     "peerpods-test-require",
     "peerpods-tests",
 ];
