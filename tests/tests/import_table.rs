@@ -59,7 +59,10 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
             ),
         ),
         ("peerpods-tests", all_but("peerpods-tests", &["peerpods-fuzz"])),
-        ("peerpods-fuzz", all_but("peerpods-fuzz", &["peerpods-tests", "peerpods-miniagent", "peerpods-test-apiserver"])),
+        (
+            "peerpods-fuzz",
+            all_but("peerpods-fuzz", &["peerpods-tests", "peerpods-miniagent", "peerpods-test-apiserver"]),
+        ),
     ])
 }
 
