@@ -150,9 +150,11 @@ link-load: packages ## 1 GiB of CopyFile through the link with its checksum, and
 	PEERPODS_REQUIRE_ALL=1 PEERPODS_LINK_COPY_MIB="$(or $(MIB),1024)" \
 	  cargo test --locked -p peerpods-agentlink --test link -- --nocapture bulk:: flight:: garbage:: pressure::
 
-# FEATURES=aws: with the providers whose SDKs take long to build; what is shipped is built so.
+# What is shipped has every provider. Their SDKs take long to build (README, "AWS"): FEATURES= leaves them out, and the demo and the benchmarks do.
+FEATURES ?= aws
+demo bench: FEATURES =
 .PHONY: release
-release:
+release: ## The programs of a node, with every provider; FEATURES= without the cloud SDKs
 	cargo build --locked --release -p peerpods -p peerpods-agentlink $(if $(FEATURES),--features "$(FEATURES:%=peerpods/%)")
 
 # The programs in the VM are static. The target is named, or build scripts and macros would get the flag too.
