@@ -1,6 +1,11 @@
 //! `PeerPod`: that a pod has a VM. The node service writes it before it asks for the VM and removes it when the VM is gone; the operator
 //! deletes the VM when nobody else does.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each column of kubectl has a type of its own, and some are of one"
+)]
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,10 @@
 //! `PeerPodConfig`: on which nodes the service runs, and how many VMs each may have.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each column of kubectl has a type of its own, and some are of one"
+)]
+
 use std::collections::BTreeMap;
 
 use kube::CustomResource;

@@ -181,7 +181,10 @@ async fn after_stop(world: Arc<World>) -> Ending {
             Err(error) if code(&error) == Some(FAILED_PRECONDITION) && began.elapsed() < LAST_LINE => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            again => break succeeded("CreateVM", R2, again)?,
+            again => {
+                succeeded("CreateVM", R2, again)?;
+                break;
+            }
         }
     }
     stop(&world, &sandbox).await?;
