@@ -1,6 +1,10 @@
 //! `KataConfig`: whether and where Kata Containers is installed.
 
 #![allow(
+    clippy::duplicated_attributes,
+    reason = "each column of kubectl has a type of its own, and some are of one"
+)]
+#![allow(
     unreachable_pub,
     reason = "KubeSchema makes a second struct, for the schema alone, with the visibility of the first"
 )]

@@ -94,9 +94,8 @@ mod tests {
 
     fn world(ours_before: bool) -> World {
         let pool = |target: &str| Pool { target: Some(target.to_owned()), ..Pool::default() };
-        let mut world = World::default();
-        world.pools =
-            [("kata-oc".to_owned(), pool("kata-2")), ("worker".to_owned(), pool("worker-1"))].into();
+        let pools = [("kata-oc".to_owned(), pool("kata-2")), ("worker".to_owned(), pool("worker-1"))].into();
+        let mut world = World { pools, ..World::default() };
         if ours_before {
             let kata_nodes = KataNodes { installed: vec!["w0".to_owned()], ..KataNodes::default() };
             world.config.status = Some(KataConfigStatus { kata_nodes, ..KataConfigStatus::default() });

@@ -114,6 +114,9 @@ mod tests {
         }
     }
 
+    /// What is not done, and how it shows.
+    type Break = (&'static str, fn(&mut World));
+
     fn settled_world() -> (World, BTreeSet<String>) {
         let configs: BTreeSet<String> = [names::EXTENSION_CONFIG.to_owned()].into();
         let mut world = world(&[("master", 3), ("worker", 0), ("kata-oc", 1)]);
@@ -136,7 +139,7 @@ mod tests {
     fn what_was_asked_for_is_done_when_pool_and_nodes_say_so() {
         let (good, configs) = settled_world();
         assert!(settled(&good, Target::Workers, &configs));
-        let breaks: [(&str, fn(&mut World)); 7] = [
+        let breaks: [Break; 7] = [
             ("the pool is of old configurations", |w| {
                 w.pools.get_mut("kata-oc").unwrap().sources.remove(names::EXTENSION_CONFIG);
             }),

@@ -23,8 +23,8 @@ struct Cluster {
 
 impl Cluster {
     fn new(workers: usize) -> Self {
-        let mut world = World::default();
-        world.config = KataConfig::new("example", KataConfigSpec::default());
+        let config = KataConfig::new("example", KataConfigSpec::default());
+        let mut world = World { config, ..World::default() };
         world.config.metadata.uid = Some("u-1".to_owned());
         let done = |machines: i32, target: &str| Pool {
             updated: true,
