@@ -4,5 +4,6 @@ pub mod kataconfig;
 pub mod names;
 pub mod objects;
 pub mod peerpodconfig;
+pub mod reconciled;
 pub mod settings;
 pub mod watching;

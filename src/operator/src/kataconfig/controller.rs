@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::{Controller, watcher};
 use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPodConfig};
@@ -22,6 +21,7 @@ use super::events;
 use super::observe::{self, ObserveError};
 use crate::names;
 use crate::objects::Kind;
+use crate::reconciled::Teller;
 use crate::settings::Settings;
 use crate::watching;
 
@@ -44,16 +44,15 @@ pub enum ReconcileError {
 struct Context {
     client: Client,
     settings: Settings,
-    recorder: Recorder,
+    teller: Teller,
 }
 
 /// Reconciles KataConfigs until `stop` is there; what is under way then is ended.
 pub async fn run(client: Client, settings: Settings, stop: impl Future<Output = ()> + Send + Sync + 'static) {
-    let reporter = Reporter { controller: names::FIELD_MANAGER.to_owned(), instance: None };
-    let recorder = Recorder::new(client.clone(), reporter);
+    let teller = Teller::new(&client);
     let changes = changes(&client, &settings);
     let configs: Api<KataConfig> = Api::all(client.clone());
-    let context = Arc::new(Context { client, settings, recorder });
+    let context = Arc::new(Context { client, settings, teller });
     Controller::new(configs, watcher::Config::default())
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
         .reconcile_all_on(changes)
@@ -69,33 +68,13 @@ pub async fn run(client: Client, settings: Settings, stop: impl Future<Output = 
 
 /// One look at a KataConfig, and what follows from it.
 async fn reconcile(config: Arc<KataConfig>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    let Context { client, settings, recorder } = context.as_ref();
+    let Context { client, settings, teller } = context.as_ref();
     let world = observe::observe(client, config.as_ref().clone(), settings).await?;
     let plan = decide::decide(&world, settings, Timestamp::now());
     act::act(client, &config, &plan).await?;
     let before = config.status.clone().unwrap_or_default();
-    for note in events::notes(&before, &plan.status) {
-        publish(recorder, &config, note).await;
-    }
+    teller.tell(config.as_ref(), events::notes(&before, &plan.status)).await;
     Ok(plan.again.map_or_else(Action::await_change, Action::requeue))
-}
-
-/// An Event that cannot be published is no reason to do anything again.
-async fn publish(recorder: &Recorder, config: &KataConfig, note: events::Note) {
-    let event = Event {
-        type_: if note.warning { EventType::Warning } else { EventType::Normal },
-        reason: note.reason,
-        note: Some(note.text.chars().take(1000).collect()),
-        action: "Reconcile".to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = recorder.publish(&event, &config.object_ref(&())).await {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            config = config.name_any(),
-            "an Event was not published"
-        );
-    }
 }
 
 fn after_error(config: Arc<KataConfig>, error: &ReconcileError, _context: Arc<Context>) -> Action {

@@ -3,17 +3,7 @@
 use peerpods_crds::{KataConfigStatus, WORD_TRUE};
 
 use super::status::{IN_PROGRESS, Reason};
-
-/// What is told in an Event on the KataConfig.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    /// Whether somebody has to do something.
-    pub warning: bool,
-    /// One word.
-    pub reason: String,
-    /// For people.
-    pub text: String,
-}
+use crate::reconciled::Note;
 
 /// What is worth telling of the way from one status to the next.
 #[must_use]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::decide::{Capacity, Plan};
 use crate::objects::{self, ObjectError};
+use crate::reconciled::{self, Finalizer, WriteError};
 
 /// Why a plan could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -24,15 +25,8 @@ pub enum ActError {
         source: kube::Error,
     },
     /// The PeerPodConfig itself.
-    #[error("cannot write the {part} of PeerPodConfig {name}")]
-    Config {
-        /// Which part.
-        part: &'static str,
-        /// Its name.
-        name: String,
-        /// What the API server said.
-        source: kube::Error,
-    },
+    #[error(transparent)]
+    Config(#[from] WriteError),
 }
 
 /// Carries a plan out, in its order.
@@ -40,14 +34,18 @@ pub enum ActError {
 /// # Errors
 /// What the API server said, with the object. The status is written all the same.
 pub async fn act(client: &Client, config: &PeerPodConfig, plan: &Plan) -> Result<(), ActError> {
-    if plan.finalizer {
-        finalizer(client, config, true).await?;
+    let configs: Api<PeerPodConfig> =
+        Api::namespaced(client.clone(), &config.namespace().unwrap_or_default());
+    if plan.finalizer == Finalizer::There {
+        reconciled::finalizer(&configs, config, PEERPODCONFIG_FINALIZER, Finalizer::There).await?;
     }
     let done = steps(client, plan).await;
-    status(client, config, plan).await?;
+    if config.status.clone().unwrap_or_default() != plan.status {
+        reconciled::status(&configs, config, &plan.status).await?;
+    }
     done?;
-    if !plan.finalizer {
-        finalizer(client, config, false).await?;
+    if plan.finalizer == Finalizer::Gone {
+        reconciled::finalizer(&configs, config, PEERPODCONFIG_FINALIZER, Finalizer::Gone).await?;
     }
     Ok(())
 }
@@ -75,54 +73,4 @@ async fn capacity(client: &Client, change: &Capacity) -> Result<(), ActError> {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(source) => Err(ActError::Capacity { node: change.node.clone(), source }),
     }
-}
-
-async fn finalizer(client: &Client, config: &PeerPodConfig, wanted: bool) -> Result<(), ActError> {
-    let has = config.finalizers().iter().any(|name| name == PEERPODCONFIG_FINALIZER);
-    if has == wanted {
-        return Ok(());
-    }
-    let configs = api(client, config);
-    let Some(now) =
-        configs.get_metadata_opt(&config.name_any()).await.map_err(failed("finalizers", config))?
-    else {
-        return Ok(());
-    };
-    if now.uid() != config.uid() || now.finalizers() != config.finalizers() {
-        return Ok(());
-    }
-    let others = config.finalizers().iter().filter(|name| *name != PEERPODCONFIG_FINALIZER);
-    let all: Vec<&str> =
-        others.map(String::as_str).chain(wanted.then_some(PEERPODCONFIG_FINALIZER)).collect();
-    let patch = json!({ "metadata": { "finalizers": all, "resourceVersion": now.resource_version() } });
-    match configs.patch(&config.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        done => done.map(drop).map_err(failed("finalizers", config)),
-    }
-}
-
-async fn status(client: &Client, config: &PeerPodConfig, plan: &Plan) -> Result<(), ActError> {
-    if config.status.clone().unwrap_or_default() == plan.status {
-        return Ok(());
-    }
-    let patch = json!([
-        { "op": "test", "path": "/metadata/uid", "value": config.uid() },
-        { "op": "add", "path": "/status", "value": plan.status },
-    ]);
-    let patch: json_patch::Patch =
-        serde_json::from_value(patch).map_err(kube::Error::SerdeError).map_err(failed("status", config))?;
-    let configs = api(client, config);
-    match configs.patch_status(&config.name_any(), &PatchParams::default(), &Patch::Json::<()>(patch)).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        done => done.map(drop).map_err(failed("status", config)),
-    }
-}
-
-fn api(client: &Client, config: &PeerPodConfig) -> Api<PeerPodConfig> {
-    Api::namespaced(client.clone(), &config.namespace().unwrap_or_default())
-}
-
-fn failed(part: &'static str, config: &PeerPodConfig) -> impl FnOnce(kube::Error) -> ActError {
-    let name = config.name_any();
-    move |source| ActError::Config { part, name, source }
 }

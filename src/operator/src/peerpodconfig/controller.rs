@@ -10,7 +10,6 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::api::Api;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::{Controller, watcher};
 use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{PeerPodConfig, VM_RESOURCE};
@@ -18,7 +17,7 @@ use peerpods_crds::{PeerPodConfig, VM_RESOURCE};
 use super::act::{self, ActError};
 use super::decide::{self, Plan};
 use super::observe::{self, ObserveError};
-use crate::names;
+use crate::reconciled::{Note, Teller};
 use crate::settings::Settings;
 use crate::watching;
 
@@ -41,16 +40,15 @@ pub enum ReconcileError {
 struct Context {
     client: Client,
     settings: Settings,
-    recorder: Recorder,
+    teller: Teller,
 }
 
 /// Reconciles the PeerPodConfigs of the operator's namespace until `stop` is there.
 pub async fn run(client: Client, settings: Settings, stop: impl Future<Output = ()> + Send + Sync + 'static) {
-    let reporter = Reporter { controller: names::FIELD_MANAGER.to_owned(), instance: None };
-    let recorder = Recorder::new(client.clone(), reporter);
+    let teller = Teller::new(&client);
     let changes = changes(&client, &settings.namespace);
     let configs: Api<PeerPodConfig> = Api::namespaced(client.clone(), &settings.namespace);
-    let context = Arc::new(Context { client, settings, recorder });
+    let context = Arc::new(Context { client, settings, teller });
     Controller::new(configs, watcher::Config::default())
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
         .reconcile_all_on(changes)
@@ -65,20 +63,16 @@ pub async fn run(client: Client, settings: Settings, stop: impl Future<Output = 
 }
 
 async fn reconcile(config: Arc<PeerPodConfig>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    let Context { client, settings, recorder } = context.as_ref();
+    let Context { client, settings, teller } = context.as_ref();
     let world = observe::observe(client, config.as_ref().clone()).await?;
     let plan = decide::decide(&world, settings, Timestamp::now());
     act::act(client, &config, &plan).await?;
-    for event in events(&config, &plan) {
-        if let Err(error) = recorder.publish(&event, &config.object_ref(&())).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "an Event was not published");
-        }
-    }
+    teller.tell(config.as_ref(), notes(&config, &plan)).await;
     Ok(plan.again.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// A change of the condition, and clashes when the configuration is looked at for the first time after a change.
-fn events(config: &PeerPodConfig, plan: &Plan) -> Vec<Event> {
+fn notes(config: &PeerPodConfig, plan: &Plan) -> Vec<Note> {
     let before = config.status.clone().unwrap_or_default();
     if before == plan.status {
         return Vec::new();
@@ -86,7 +80,7 @@ fn events(config: &PeerPodConfig, plan: &Plan) -> Vec<Event> {
     let reason = |status: &peerpods_crds::PeerPodConfigStatus| {
         status.conditions.first().map(|one| (one.reason.clone(), one.message.clone())).unwrap_or_default()
     };
-    let mut events = Vec::new();
+    let mut notes = Vec::new();
     let (word, message) = reason(&plan.status);
     if reason(&before).0 != word {
         let warning = !matches!(word.as_str(), "Ready" | "ServiceStarting");
@@ -95,7 +89,7 @@ fn events(config: &PeerPodConfig, plan: &Plan) -> Vec<Event> {
         } else {
             message
         };
-        events.push(event(if warning { EventType::Warning } else { EventType::Normal }, &word, text));
+        notes.push(Note { warning, reason: word, text });
     }
     if !plan.clashes.is_empty() {
         let text = format!(
@@ -104,14 +98,9 @@ fn events(config: &PeerPodConfig, plan: &Plan) -> Vec<Event> {
             config.spec.config_map_name,
             plan.clashes.join(", ")
         );
-        events.push(event(EventType::Warning, "KeyInBoth", text));
+        notes.push(Note { warning: true, reason: "KeyInBoth".to_owned(), text });
     }
-    events
-}
-
-fn event(type_: EventType, reason: &str, text: String) -> Event {
-    let note = Some(text.chars().take(1000).collect());
-    Event { type_, reason: reason.to_owned(), note, action: "Reconcile".to_owned(), secondary: None }
+    notes
 }
 
 fn after_error(config: Arc<PeerPodConfig>, error: &ReconcileError, _context: Arc<Context>) -> Action {

@@ -15,6 +15,7 @@ use super::daemon_set::{self, Parts};
 use super::world::{Node, World};
 use crate::names;
 use crate::objects::Desired;
+use crate::reconciled::Finalizer;
 use crate::settings::Settings;
 
 /// The type of the condition.
@@ -23,10 +24,10 @@ pub const READY: &str = "Ready";
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What is to be done, in this order.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Plan {
-    /// Whether our finalizer is to be there afterwards.
-    pub finalizer: bool,
+    /// Whether our finalizer is to be there: from before the first step on, or no more after the last.
+    pub finalizer: Finalizer,
     /// What nodes are to advertise; none: nothing.
     pub capacity: Vec<Capacity>,
     /// Objects to apply.
@@ -37,6 +38,13 @@ pub struct Plan {
     pub clashes: Vec<String>,
     /// When to look again although nothing happened.
     pub again: Option<Duration>,
+}
+
+impl Plan {
+    fn nothing(finalizer: Finalizer) -> Self {
+        let status = PeerPodConfigStatus::default();
+        Self { finalizer, capacity: Vec::new(), apply: Vec::new(), status, clashes: Vec::new(), again: None }
+    }
 }
 
 /// What a node is to advertise.
@@ -65,7 +73,7 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan {
     let apply = runs.then(|| service(world, settings, limit, &findings)).into_iter().collect();
     let status = status(world, &findings, &capacity, now);
     Plan {
-        finalizer: true,
+        finalizer: Finalizer::There,
         capacity,
         apply,
         again: (!findings.faults.is_empty()).then_some(LOOK_AGAIN),
@@ -93,7 +101,7 @@ fn refuse(world: &World, fault: &Fault, now: Timestamp) -> Plan {
         observed_generation: world.config.metadata.generation,
         ..before
     };
-    Plan { finalizer: true, status, ..Plan::default() }
+    Plan { status, ..Plan::nothing(Finalizer::There) }
 }
 
 fn remove(world: &World) -> Plan {
@@ -102,10 +110,9 @@ fn remove(world: &World) -> Plan {
     let advertising = |node: &&Node| ours && selected(world, node) && node.advertised.is_some();
     let gone = |node: &Node| Capacity { node: node.name.clone(), limit: None };
     Plan {
-        finalizer: false,
         capacity: world.nodes.iter().filter(advertising).map(gone).collect(),
         status: world.config.status.clone().unwrap_or_default(),
-        ..Plan::default()
+        ..Plan::nothing(Finalizer::Gone)
     }
 }
 
@@ -235,7 +242,7 @@ mod tests {
         let change = |node: &str, limit| Capacity { node: node.to_owned(), limit };
         assert_eq!(plan.capacity, [change("a", Some(10)), change("c", None)]);
         assert_eq!(plan.status.advertised_nodes_count, 1);
-        assert!(plan.finalizer && plan.apply.len() == 1);
+        assert!(plan.finalizer == Finalizer::There && plan.apply.len() == 1);
     }
 
     #[test]
@@ -283,7 +290,7 @@ mod tests {
         gone.config.metadata.finalizers = Some(vec![PEERPODCONFIG_FINALIZER.to_owned()]);
         let plan = plan(&gone);
         assert_eq!(plan.capacity, [Capacity { node: "b".to_owned(), limit: None }]);
-        assert!(!plan.finalizer && plan.apply.is_empty());
+        assert!(plan.finalizer == Finalizer::Gone && plan.apply.is_empty());
     }
 
     #[test]
