@@ -107,7 +107,8 @@ fn refuse(world: &World, fault: &Fault, now: Timestamp) -> Plan {
 fn remove(world: &World) -> Plan {
     let finalizers = world.config.metadata.finalizers.as_deref().unwrap_or_default();
     let ours = finalizers.iter().any(|name| name == PEERPODCONFIG_FINALIZER);
-    let advertising = |node: &&Node| ours && selected(world, node) && node.advertised.is_some();
+    // Also nodes that are selected no more: an uninstall takes their label first. Another PeerPodConfig puts its own back.
+    let advertising = |node: &&Node| ours && node.advertised.is_some();
     let gone = |node: &Node| Capacity { node: node.name.clone(), limit: None };
     Plan {
         capacity: world.nodes.iter().filter(advertising).map(gone).collect(),
@@ -289,7 +290,8 @@ mod tests {
         gone.config.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
         gone.config.metadata.finalizers = Some(vec![PEERPODCONFIG_FINALIZER.to_owned()]);
         let plan = plan(&gone);
-        assert_eq!(plan.capacity, [Capacity { node: "b".to_owned(), limit: None }]);
+        let gone = |node: &str| Capacity { node: node.to_owned(), limit: None };
+        assert_eq!(plan.capacity, [gone("b"), gone("c")], "also where the label went first");
         assert!(plan.finalizer == Finalizer::Gone && plan.apply.is_empty());
     }
 

@@ -1,0 +1,35 @@
+//! OpenShift's kinds as far as the operator uses them, with schemas that take anything.
+
+use serde_json::{Value, json};
+
+/// Their definitions.
+pub(crate) fn definitions() -> Vec<Value> {
+    [
+        ("machineconfiguration.openshift.io", "MachineConfig", "machineconfigs"),
+        ("machineconfiguration.openshift.io", "MachineConfigPool", "machineconfigpools"),
+        ("machineconfiguration.openshift.io", "ContainerRuntimeConfig", "containerruntimeconfigs"),
+        ("security.openshift.io", "SecurityContextConstraints", "securitycontextconstraints"),
+    ]
+    .map(|(group, kind, plural)| definition(group, kind, plural))
+    .into()
+}
+
+fn definition(group: &str, kind: &str, plural: &str) -> Value {
+    // Constraints have their fields beside metadata.
+    let schema =
+        json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
+    let version = json!({
+        "name": "v1", "served": true, "storage": true, "schema": schema, "subresources": { "status": {} },
+    });
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{plural}.{group}") },
+        "spec": {
+            "group": group,
+            "scope": "Cluster",
+            "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
+            "versions": [version],
+        },
+    })
+}
