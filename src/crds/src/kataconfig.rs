@@ -1,5 +1,10 @@
 //! `KataConfig`: whether and where Kata Containers is installed.
 
+#![allow(
+    unreachable_pub,
+    reason = "KubeSchema makes a second struct, for the schema alone, with the visibility of the first"
+)]
+
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
@@ -43,7 +48,12 @@ pub const DEFAULT_LOG_LEVEL: &str = "info";
         json_path = ".status.totalNodesCount",
         description = "Nodes that are to have it"
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Since when")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Since when"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct KataConfigSpec {

@@ -13,12 +13,11 @@ mod peerpod;
 mod peerpodconfig;
 
 pub use definition::{Definition, all};
-pub use kataconfig::{
-    DEFAULT_LOG_LEVEL, KataConfig, KataConfigSpec, LOG_LEVELS, NodeSelector, Requirement,
-};
+pub use kataconfig::{DEFAULT_LOG_LEVEL, KataConfig, KataConfigSpec, LOG_LEVELS, NodeSelector, Requirement};
 pub use kataconfig_status::{
-    CompletedNodes, Condition, FailedNode, FailedNodes, InstallingNodes, InstallationStatus, KataConfigStatus, KataNodes,
-    NOT_SET, UninstallationStatus, UninstallingNodes, UpgradeStatus, WORD_FALSE, WORD_TRUE,
+    CompletedNodes, Condition, FailedNode, FailedNodes, InstallationStatus, InstallingNodes,
+    KataConfigStatus, KataNodes, NOT_SET, UninstallationStatus, UninstallingNodes, UpgradeStatus, WORD_FALSE,
+    WORD_TRUE,
 };
 pub use peerpod::{PeerPod, PeerPodSpec, PeerPodStatus};
 pub use peerpodconfig::{PeerPodConfig, PeerPodConfigSpec, PeerPodConfigStatus};

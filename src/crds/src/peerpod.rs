@@ -1,12 +1,12 @@
 //! `PeerPod`: that a pod has a VM. The node service writes it before it asks for the VM and removes it when the VM is gone; the operator
 //! deletes the VM when nobody else does.
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which VM.
-#[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(CustomResource, JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "confidentialcontainers.org",
     version = "v1alpha1",
@@ -18,9 +18,24 @@ use serde::{Deserialize, Serialize};
     derive = "Default",
     derive = "PartialEq",
     doc = "PeerPod says which VM a pod has, so that it is deleted with the pod whatever happens to the node.",
-    printcolumn(name = "VM", type_ = "string", json_path = ".spec.instanceID", description = "The VM's id in its cloud"),
-    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName", description = "The pod's node"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Since when")
+    printcolumn(
+        name = "VM",
+        type_ = "string",
+        json_path = ".spec.instanceID",
+        description = "The VM's id in its cloud"
+    ),
+    printcolumn(
+        name = "Node",
+        type_ = "string",
+        json_path = ".spec.nodeName",
+        description = "The pod's node"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Since when"
+    )
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct PeerPodSpec {
@@ -49,7 +64,7 @@ pub struct PeerPodSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PeerPodStatus {
-    /// The VM is deleted. (The name is upstream's.)
+    /// The VM is deleted. The name is upstream's.
     pub cleand: bool,
     /// How often its deletion was tried in vain.
     #[serde(skip_serializing_if = "Option::is_none")]

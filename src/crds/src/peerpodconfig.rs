@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kataconfig_status::Condition;
 
 /// How the nodes' service is set up.
-#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(CustomResource, JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "confidentialcontainers.org",
     version = "v1alpha1",
@@ -21,7 +21,12 @@ use crate::kataconfig_status::Condition;
     derive = "Default",
     derive = "PartialEq",
     doc = "PeerPodConfig runs the service that gives pods their VMs on nodes, and says how many VMs each node may have.",
-    printcolumn(name = "Limit", type_ = "string", json_path = ".spec.limit", description = "VMs a node may have"),
+    printcolumn(
+        name = "Limit",
+        type_ = "string",
+        json_path = ".spec.limit",
+        description = "VMs a node may have"
+    ),
     printcolumn(
         name = "Nodes",
         type_ = "integer",
@@ -34,7 +39,12 @@ use crate::kataconfig_status::Condition;
         json_path = ".status.readyNodesCount",
         description = "Nodes whose service is ready"
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Since when")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Since when"
+    )
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct PeerPodConfigSpec {

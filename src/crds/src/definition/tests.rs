@@ -8,7 +8,8 @@ use crate::{KataConfigStatus, PeerPodConfig};
 
 fn schema(name: &str) -> Value {
     let definition = all().into_iter().find(|one| one.object.spec.names.kind == name).unwrap();
-    serde_json::to_value(&definition.object.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema).unwrap()
+    serde_json::to_value(&definition.object.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema)
+        .unwrap()
 }
 
 /// Calls `visit` with every property below a schema and its path.
@@ -50,7 +51,10 @@ fn every_field_has_a_short_help() {
 fn a_schema_is_structural() {
     for kind in ["KataConfig", "PeerPodConfig", "PeerPod"] {
         each(&schema(kind), "", &mut |path, property| {
-            assert!(property["type"].is_string() || property["x-kubernetes-int-or-string"] == true, "{kind}{path} has no type");
+            assert!(
+                property["type"].is_string() || property["x-kubernetes-int-or-string"] == true,
+                "{kind}{path} has no type"
+            );
             assert!(property.get("$ref").is_none(), "{kind}{path}");
         });
     }
@@ -77,7 +81,8 @@ fn a_missing_spec_is_an_empty_one_and_gets_its_defaults() {
 
 #[test]
 fn names_and_scopes_are_those_that_objects_were_made_for() {
-    let names: Vec<_> = all().iter().map(|one| (one.name().to_owned(), one.object.spec.scope.clone())).collect();
+    let names: Vec<_> =
+        all().iter().map(|one| (one.name().to_owned(), one.object.spec.scope.clone())).collect();
     assert_eq!(
         names,
         [
@@ -94,7 +99,8 @@ fn names_and_scopes_are_those_that_objects_were_made_for() {
 fn the_guides_columns_are_printed() {
     let definition = &all()[0];
     let columns = definition.object.spec.versions[0].additional_printer_columns.as_ref().unwrap();
-    let shown: Vec<_> = columns.iter().map(|one| (one.name.as_str(), one.type_.as_str(), one.json_path.as_str())).collect();
+    let shown: Vec<_> =
+        columns.iter().map(|one| (one.name.as_str(), one.type_.as_str(), one.json_path.as_str())).collect();
     assert_eq!(
         shown,
         [
@@ -108,7 +114,11 @@ fn the_guides_columns_are_printed() {
 
 #[test]
 fn a_status_of_1_4_has_its_empty_objects_and_odd_capitals() {
-    let status = KataConfigStatus { total_nodes_count: 2, waiting_for_mco_to_start: true, ..KataConfigStatus::default() };
+    let status = KataConfigStatus {
+        total_nodes_count: 2,
+        waiting_for_mco_to_start: true,
+        ..KataConfigStatus::default()
+    };
     let written = serde_json::to_value(&status).unwrap();
     assert_eq!(
         written,
@@ -128,8 +138,14 @@ fn a_status_of_1_4_has_its_empty_objects_and_odd_capitals() {
 #[test]
 fn objects_of_other_versions_are_read() {
     for (object, runtime_class) in [
-        (json!({ "metadata": { "name": "old" }, "spec": {}, "status": { "runtimeClass": ["kata", "kata-remote"] } }), "kata"),
-        (json!({ "metadata": { "name": "old" }, "spec": { "logLevel": "loud" }, "status": { "runtimeClass": "kata", "prevMcpGeneration": 3 } }), "kata"),
+        (
+            json!({ "metadata": { "name": "old" }, "spec": {}, "status": { "runtimeClass": ["kata", "kata-remote"] } }),
+            "kata",
+        ),
+        (
+            json!({ "metadata": { "name": "old" }, "spec": { "logLevel": "loud" }, "status": { "runtimeClass": "kata", "prevMcpGeneration": 3 } }),
+            "kata",
+        ),
         (
             json!({ "metadata": { "name": "bad" }, "spec": { "kataConfigPoolSelector": { "matchExpressions": [{ "key": "a", "operator": "Foo" }] } } }),
             "",

@@ -20,4 +20,4 @@ pub mod pods;
 pub mod review;
 pub mod role;
 pub mod server;
-mod stored;
+pub mod stored;

@@ -20,7 +20,7 @@ pub enum State {
     /// It is ours and cannot be used, for this reason.
     Broken(String),
     /// It is ours.
-    Ours(Held),
+    Ours(Box<Held>),
     /// It is somebody else's.
     Foreign,
 }

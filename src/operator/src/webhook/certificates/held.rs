@@ -96,7 +96,7 @@ pub fn state_of(secret: Option<&Secret>) -> State {
         return State::Foreign;
     }
     match Held::read(secret) {
-        Ok(held) => State::Ours(held),
+        Ok(held) => State::Ours(Box::new(held)),
         Err(error) => State::Broken(error.to_string()),
     }
 }

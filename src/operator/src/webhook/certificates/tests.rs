@@ -56,7 +56,7 @@ fn keeper_of(store: &Arc<FakeStore>, source: Source) -> (Keeper, Serving) {
 
 fn ours(secret: &Secret) -> Held {
     match held::state_of(Some(secret)) {
-        State::Ours(held) => held,
+        State::Ours(held) => *held,
         other => panic!("{other:?}"),
     }
 }
@@ -100,7 +100,8 @@ async fn of_two_replicas_one_makes_the_certificate_and_both_show_it() {
     let (store, one, _) = kept();
     let (two, serving_two) = keeper_of(&store, Source::Own);
     let (a, b) = tokio::join!(one.pass(start()), two.pass(start()));
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     assert_eq!(serving_two.ready(start()), Ok(()));
     let bundle = store.bundle(&mutating()).unwrap();
     assert!(takes(&bundle, &of(&store).serving.certificate, start()));
@@ -253,7 +254,7 @@ fn each_state_has_its_step() {
     assert_eq!(step(&State::Foreign, false, 10 * LIFE), Step::Wait);
 
     let mut first = secret(&make(&names(), now).unwrap());
-    let state = State::Ours(ours(&first));
+    let state = State::Ours(Box::new(ours(&first)));
     let rotation = LIFE - ROTATE_BEFORE_END;
     for (after, expected) in [
         (Duration::ZERO, Step::Wait),
@@ -268,7 +269,7 @@ fn each_state_has_its_step() {
 
     let made = make(&names(), now + rotation).unwrap();
     first.data = Some(ours(&first).staged(&made));
-    let staged = State::Ours(ours(&first));
+    let staged = State::Ours(Box::new(ours(&first)));
     let soon = rotation + Duration::from_secs(60);
     let known = rotation + TRUSTED_FIRST;
     assert_eq!(step(&staged, true, soon), Step::Wait, "API servers may not have seen the configuration yet");
@@ -279,7 +280,7 @@ fn each_state_has_its_step() {
     first.data = Some(ours(&first).promoted());
     let promoted = ours(&first);
     assert_eq!((promoted.authorities.len(), promoted.next.is_none()), (2, true));
-    let promoted = State::Ours(promoted);
+    let promoted = State::Ours(Box::new(promoted));
     assert_eq!(step(&promoted, true, known), Step::Wait);
     assert_eq!(step(&promoted, true, LIFE + DAY), Step::Forget);
     first.data = Some(ours(&first).forgotten(now + LIFE + DAY));

@@ -55,8 +55,8 @@ fn host_path_fault(n: usize, source: &HostPathVolumeSource) -> Option<Fault> {
     }
     let path = clean(&source.path);
     let within =
-        |root: &&str| path == *root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
-    (path == "/" || OF_THE_NODES_KERNEL.iter().any(|root| within(&root))).then(|| {
+        |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+    (path == "/" || OF_THE_NODES_KERNEL.iter().any(|root| within(root))).then(|| {
         Fault::new(
             format!("spec.volumes[{n}].hostPath.path"),
             format!(

@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::{http1, http2};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -68,6 +69,8 @@ impl Client {
 
     async fn tls(&self, http: Http) -> io::Result<TlsStream<TcpStream>> {
         let mut config = ClientConfig::clone(&self.config);
+        // The API server resumes none either; a resumed session would not look at the certificate.
+        config.resumption = Resumption::disabled();
         config.alpn_protocols = match http {
             Http::One => vec![b"http/1.1".to_vec()],
             Http::Two => vec![b"h2".to_vec()],
