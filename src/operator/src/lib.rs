@@ -7,3 +7,4 @@ pub mod peerpodconfig;
 pub mod reconciled;
 pub mod settings;
 pub mod watching;
+pub mod webhook;

@@ -5,7 +5,10 @@
 //! under another key, and still encoded, in older releases. All of that ends here: [`PodRequest`] has one form. Keys not listed in
 //! [`keys`] are ignored. What a request *gets* (defaults, bounds) is decided in [`crate::sizing`].
 
+mod size_asked;
 mod values;
+
+pub use size_asked::SizeAsked;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,6 +39,10 @@ pub mod keys {
     pub const MEMORY: &str = "io.katacontainers.config.hypervisor.default_memory";
     /// Number of GPUs.
     pub const GPUS: &str = "io.katacontainers.config.hypervisor.default_gpus";
+    /// Number of GPUs as the webhook of cloud-api-adaptor 0.9 wrote it. No shim passes it on; what reads pods does.
+    pub const GPUS_OLD: &str = "kata.peerpods.io.gpus";
+    /// Instance type as the webhook of OpenShift sandboxed containers 1.4 wrote it. No shim passes it on.
+    pub const INSTANCE_TYPE_OLD: &str = "kata.peerpods.io/instance_type";
     /// GPU model.
     pub const GPU_MODEL: &str = "io.katacontainers.config.hypervisor.default_gpu_model";
     /// Initdata, from Kata 3.20 on.
@@ -134,14 +141,15 @@ impl PodRequest {
     pub fn from_annotations(annotations: &HashMap<String, String>) -> Result<Self, AnnotationErrors> {
         let mut reader = Reader { annotations, faults: Vec::new() };
         let (pod_name, pod_namespace) = reader.pod();
+        let size = SizeAsked::read(&mut reader);
         let request = Self {
             pod_name,
             pod_namespace,
             machine_type: reader.optional(keys::MACHINE_TYPE, values::text),
             image: reader.optional(keys::IMAGE, values::text),
-            vcpus: reader.optional(keys::VCPUS, values::vcpus).flatten(),
-            memory_mib: reader.optional(keys::MEMORY, values::memory_mib).flatten(),
-            gpus: reader.optional(keys::GPUS, values::gpus).unwrap_or(0),
+            vcpus: size.vcpus,
+            memory_mib: size.memory_mib,
+            gpus: size.gpus,
             gpu_model: reader.optional(keys::GPU_MODEL, values::text),
             initdata: reader.initdata(),
             unattended: reader.optional(keys::UNATTENDED, values::flag).unwrap_or(false),

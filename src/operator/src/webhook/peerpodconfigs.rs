@@ -1,0 +1,62 @@
+//! `PeerPodConfig`: a limit that is a number, and names and labels that can be ones. As for `KataConfig`, one that is being deleted passes.
+
+use peerpods_crds::PeerPodConfigSpec;
+
+use super::faults::{Fault, shown};
+use super::kataconfigs::{Verdict, label_faults};
+use super::names;
+use super::review::{Asked, Operation};
+use super::stored::{Stored, new_faults};
+
+/// Digits that a limit may have; the definition says the same.
+const LIMIT_DIGITS: usize = 6;
+
+/// Decides about a `PeerPodConfig`.
+#[must_use]
+pub fn decide(asked: &Asked<Stored>) -> Verdict {
+    let Some(object) = asked.object.as_ref().filter(|_| asked.request.sub_resource.is_none()) else {
+        return Verdict::Allowed;
+    };
+    match asked.request.operation {
+        Operation::Create => Verdict::of(faults(object)),
+        Operation::Update if !object.is_being_deleted() => {
+            let before = asked.old_object.as_ref().map(faults).unwrap_or_default();
+            Verdict::of(new_faults(faults(object), &before))
+        }
+        Operation::Update | Operation::Delete | Operation::Connect => Verdict::Allowed,
+    }
+}
+
+fn faults(object: &Stored) -> Vec<Fault> {
+    match object.spec() {
+        Ok(spec) => spec_faults(&spec),
+        Err(unreadable) => vec![unreadable],
+    }
+}
+
+/// All that is wrong with a spec.
+#[must_use]
+pub fn spec_faults(spec: &PeerPodConfigSpec) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let names =
+        [("spec.cloudSecretName", &spec.cloud_secret_name), ("spec.configMapName", &spec.config_map_name)];
+    for (field, name) in names {
+        if let Err(wanted) = names::subdomain(name) {
+            faults.push(Fault::new(field, format!("{}: {wanted}", shown(name))));
+        }
+    }
+    if !(1..=LIMIT_DIGITS).contains(&spec.limit.len()) || !spec.limit.bytes().all(|c| c.is_ascii_digit()) {
+        let reason = format!(
+            "{}: want how many VMs each node may have, a whole number from 0 to 999999, as in \"10\"",
+            shown(&spec.limit)
+        );
+        faults.push(Fault::new("spec.limit", reason));
+    }
+    for (key, value) in &spec.node_selector {
+        faults.extend(label_faults("spec.nodeSelector", key, value));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests;
