@@ -1,8 +1,10 @@
 //! The controllers of KataConfig, PeerPodConfig and PeerPod, and the webhooks: observe → decide → act, the decisions pure.
 
+pub mod cluster;
 pub mod kataconfig;
 pub mod names;
 pub mod objects;
+pub mod peerpod;
 pub mod peerpodconfig;
 pub mod reconciled;
 pub mod settings;

@@ -6,4 +6,5 @@
 mod cluster;
 mod kataconfig;
 mod openshift;
+mod peerpod;
 mod peerpodconfig;

@@ -1,0 +1,123 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use peerpods_crds::PeerPodSpec;
+
+use super::*;
+
+const BORN: i64 = 1_000_000;
+
+fn decide(world: &World, now: Timestamp) -> Plan {
+    super::decide(world, &Pace::default(), now)
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(BORN + second).unwrap()
+}
+
+fn a_world() -> World {
+    let mut peer_pod = PeerPod::new(
+        "web-resource-1",
+        PeerPodSpec {
+            cloud_provider: "aws".to_owned(),
+            instance_id: "i-1".to_owned(),
+            sandbox_id: Some("s1".to_owned()),
+            cluster_id: Some("c".to_owned()),
+            node_name: Some("n".to_owned()),
+        },
+    );
+    peer_pod.metadata.creation_timestamp = Some(Time(at(0)));
+    peer_pod.metadata.finalizers = Some(vec![PEERPOD_FINALIZER.to_owned()]);
+    World { peer_pod, node: Node::Ready, siblings: Vec::new() }
+}
+
+fn deleted() -> World {
+    let mut world = a_world();
+    world.peer_pod.metadata.deletion_timestamp = Some(Time(at(100)));
+    world
+}
+
+fn the_vm() -> Vm {
+    Vm::Key(VmKey { cluster: "c".parse().unwrap(), sandbox: "s1".parse().unwrap() })
+}
+
+#[test]
+fn a_pods_vm_is_left_alone_as_long_as_its_peerpod_is_there() {
+    for node in [Node::Ready, Node::NotReady, Node::Gone] {
+        let world = World { node, ..a_world() };
+        assert_eq!(decide(&world, at(1_000_000)), at_rest(), "{node:?}");
+    }
+}
+
+#[test]
+fn a_peerpod_without_our_finalizer_gets_it() {
+    let mut world = a_world();
+    world.peer_pod.metadata.finalizers = Some(vec!["other".to_owned()]);
+    assert_eq!(decide(&world, at(1)).step, Step::Guard);
+}
+
+#[test]
+fn a_node_that_works_has_a_minute_and_one_that_does_not_has_none() {
+    let waits = |left| Plan { step: Step::Wait, again: Some(Duration::from_secs(left)) };
+    let collects = now_do(Step::Collect(the_vm()));
+    for (node, now, expected) in [
+        (Node::Ready, 100, waits(60)),
+        (Node::Ready, 130, waits(30)),
+        (Node::Ready, 160, collects.clone()),
+        (Node::NotReady, 100, collects.clone()),
+        (Node::Gone, 100, collects.clone()),
+        // Clocks that differ.
+        (Node::Ready, 90, waits(60)),
+    ] {
+        let world = World { node, ..deleted() };
+        assert_eq!(decide(&world, at(now)), expected, "{node:?} at {now}");
+    }
+}
+
+#[test]
+fn a_peerpod_that_is_let_go_is_nobodys_business() {
+    let mut world = deleted();
+    world.peer_pod.metadata.finalizers = Some(vec!["other".to_owned()]);
+    assert_eq!(decide(&world, at(1000)), at_rest());
+}
+
+#[test]
+fn what_was_never_made_or_is_to_be_forgotten_is_not_asked_for() {
+    let mut world = World { node: Node::Gone, ..deleted() };
+    world.peer_pod.spec = PeerPodSpec::default();
+    assert_eq!(decide(&world, at(100)).step, Step::Release(NoVm::NeverMade));
+    world.peer_pod.spec.instance_id = "i-9".to_owned();
+    assert_eq!(decide(&world, at(100)).step, Step::Collect(Vm::Id("i-9".to_owned())));
+    world.peer_pod.metadata.annotations = Some([(FORGET.to_owned(), "true".to_owned())].into());
+    assert_eq!(decide(&world, at(100)).step, Step::Release(NoVm::Forgotten));
+}
+
+#[test]
+fn a_vm_is_known_by_its_sandbox_also_before_its_id_is() {
+    let mut world = World { node: Node::Gone, ..deleted() };
+    world.peer_pod.spec.instance_id = String::new();
+    assert_eq!(decide(&world, at(100)).step, Step::Collect(the_vm()));
+    world.peer_pod.spec.sandbox_id = Some("no/id".to_owned());
+    world.peer_pod.spec.instance_id = "i-1".to_owned();
+    assert_eq!(decide(&world, at(100)).step, Step::Collect(Vm::Id("i-1".to_owned())), "an id that is none");
+}
+
+#[test]
+fn of_two_vms_of_a_pod_the_older_goes_when_the_newer_is_there_for_a_minute() {
+    let sibling = |sandbox: &str, second| Sibling {
+        name: format!("web-{sandbox}"),
+        uid: None,
+        sandbox: Some(sandbox.to_owned()),
+        created: Some(at(second)),
+    };
+    let old = || sibling("s0", -10);
+    for (siblings, now, expected) in [
+        (vec![old()], 20, Plan { step: Step::Wait, again: Some(Duration::from_secs(40)) }),
+        (vec![old()], 60, now_do(Step::Retire(vec![old()]))),
+        (vec![sibling("s2", 65), old()], 60, now_do(Step::Retire(vec![old()]))),
+        (vec![sibling("s2", 10)], 1000, at_rest()),
+        (vec![sibling("s2", 0)], 1000, at_rest()),
+        (vec![sibling("s1", -10)], 1000, at_rest()),
+    ] {
+        let world = World { siblings: siblings.clone(), ..a_world() };
+        assert_eq!(decide(&world, at(now)), expected, "{siblings:?} at {now}");
+    }
+}
