@@ -36,6 +36,7 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
                 "peerpods-provider",
             ]),
         ),
+        ("peerpods-ledger", some(&["peerpods-crds", "peerpods-provider", "peerpods-hypervisor"])),
         (
             "peerpods-guest",
             some(&["peerpods-podvm", "peerpods-podnet", "peerpods-agentlink", "peerpods-proto"]),
@@ -66,7 +67,7 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     ])
 }
 
-const CRATES: [&str; 18] = [
+const CRATES: [&str; 19] = [
     "peerpods",
     "peerpods-agentlink",
     "peerpods-crds",
@@ -74,6 +75,7 @@ const CRATES: [&str; 18] = [
     "peerpods-guest",
     "peerpods-hypervisor",
     "peerpods-images",
+    "peerpods-ledger",
     "peerpods-miniagent",
     "peerpods-operator",
     "peerpods-podnet",

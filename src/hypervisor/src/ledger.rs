@@ -14,6 +14,8 @@ pub trait Ledger: Send + Sync {
     async fn assign(&self, key: &VmKey, instance: &Instance);
     /// The VM is gone: deletion was confirmed.
     async fn release(&self, key: &VmKey);
+    /// The pod has had this VM since before the service started. Does not wait for anybody.
+    async fn recall(&self, key: &VmKey, pod_namespace: &str, pod_name: &str, instance: Option<&str>);
 }
 
 /// A node without a cluster: the journal is all there is.
@@ -25,4 +27,5 @@ impl Ledger for NoLedger {
     async fn intend(&self, _: &VmKey, _: &str, _: &str) {}
     async fn assign(&self, _: &VmKey, _: &Instance) {}
     async fn release(&self, _: &VmKey) {}
+    async fn recall(&self, _: &VmKey, _: &str, _: &str, _: Option<&str>) {}
 }

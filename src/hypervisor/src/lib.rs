@@ -185,11 +185,25 @@ async fn assemble(
     ask_the_provider(&context, nothing_to_lose.then(|| unusable.clone()), shutdown.clone());
     let service = Service::new(context, lock, shutdown);
     let taken_over = records.len();
+    recall(service.context.parts.ledger.as_ref(), &records).await;
     service.resume(records);
     service.sweep_for_orphans();
     service.keep_tunnels();
     info!(version = rpc::VERSION, taken_over, provider = service.provider(), "ready");
     Ok((service, unusable))
+}
+
+/// Pods whose VMs the cluster may not know of: they came to them while it could not be told. One that is on its way out is released.
+async fn recall(ledger: &dyn ledger::Ledger, records: &[record::Record]) {
+    for record in records.iter().filter(|record| may_have_a_vm(record.stage)) {
+        let id = record.instance.as_ref().map(|instance| instance.id.as_str());
+        let request = &record.request;
+        ledger.recall(&record.key(), &request.pod_namespace, &request.pod_name, id).await;
+    }
+}
+
+fn may_have_a_vm(stage: record::Stage) -> bool {
+    matches!(stage, record::Stage::Starting | record::Stage::Running)
 }
 
 /// Asks whether VMs can be made, beside everything else. With `unusable` a provider that somebody has to mend ends the service; whoever
