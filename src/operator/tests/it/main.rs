@@ -7,3 +7,5 @@ mod cluster;
 mod kataconfig;
 mod openshift;
 mod peerpodconfig;
+mod webhook;
+mod webhook_process;
