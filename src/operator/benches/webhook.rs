@@ -23,7 +23,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use k8s_openapi::api::core::v1::Secret;
-use peerpods_operator::webhook::certificates::{Serving, held, make, names_of};
+use peerpods_operator::webhook::certificates::{Serving, Shown, held, make, names_of};
 use peerpods_operator::webhook::kataconfigs::Existing;
 use peerpods_operator::webhook::pods::Settings;
 use peerpods_operator::webhook::server::{KataConfigs, Limits, MUTATE_POD, Question, Webhooks, serve};
@@ -210,7 +210,7 @@ async fn start_echo(serving: Serving) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
         ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(serving));
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Shown::from(serving)));
     config.alpn_protocols = vec![b"h2".to_vec()];
     let tls = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -24,6 +25,7 @@ use crate::objects::Kind;
 use crate::reconciled::Teller;
 use crate::settings::Settings;
 use crate::watching;
+use crate::webhook::configuration;
 
 /// Changes that come together are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(250);
@@ -73,7 +75,9 @@ async fn reconcile(config: Arc<KataConfig>, context: Arc<Context>) -> Result<Act
     let plan = decide::decide(&world, settings, Timestamp::now());
     act::act(client, &config, &plan).await?;
     let before = config.status.clone().unwrap_or_default();
-    teller.tell(config.as_ref(), events::notes(&before, &plan.status)).await;
+    let mut notes = events::notes(&before, &plan.status);
+    notes.extend(events::of_webhook(&world, settings, &plan.status));
+    teller.tell(config.as_ref(), notes).await;
     Ok(plan.again.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -98,7 +102,7 @@ fn changes(client: &Client, settings: &Settings) -> impl Stream<Item = ()> + Sen
     ]
     .map(|kind| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
-        watching::changes(api, everywhere(), move |object| of_openshift(kind, object))
+        watching::changes(api, everywhere(), move |object| of_untyped(kind, object))
     });
     let rest = [
         watching::changes(Api::<Node>::all(client.clone()), everywhere(), of_node),
@@ -122,7 +126,33 @@ fn changes(client: &Client, settings: &Settings) -> impl Stream<Item = ()> + Sen
             ConfigMap::resource_version,
         ),
     ];
-    stream::select_all(untyped.into_iter().chain(rest))
+    stream::select_all(untyped.into_iter().chain(rest).chain(of_webhook(client, namespace)))
+}
+
+/// The objects of the pods' webhook, and all configurations: upstream's is one we look for.
+fn of_webhook(client: &Client, namespace: &str) -> Vec<BoxStream<'static, ()>> {
+    let labelled = || watcher::Config::default().labels(&format!("app={}", configuration::DEPLOYMENT));
+    let changes = |kind: Kind, api: Api<DynamicObject>, which| {
+        watching::changes(api, which, move |object| of_untyped(kind, object))
+    };
+    let here = [
+        Kind::SERVICE_ACCOUNT,
+        Kind::ROLE,
+        Kind::ROLE_BINDING,
+        Kind::SERVICE,
+        Kind::DEPLOYMENT,
+        Kind::DISRUPTION_BUDGET,
+    ]
+    .map(|kind| {
+        let api = Api::namespaced_with(client.clone(), namespace, &kind.resource());
+        changes(kind, api, labelled())
+    });
+    let all = |kind: Kind| Api::all_with(client.clone(), &kind.resource());
+    let everywhere =
+        [Kind::CLUSTER_ROLE, Kind::CLUSTER_ROLE_BINDING].map(|kind| changes(kind, all(kind), labelled()));
+    let configurations =
+        changes(Kind::MUTATING_WEBHOOKS, all(Kind::MUTATING_WEBHOOKS), watcher::Config::default());
+    here.into_iter().chain(everywhere).chain([configurations]).collect()
 }
 
 fn dashboards(client: &Client, namespace: &str) -> Api<ConfigMap> {
@@ -141,7 +171,7 @@ fn of_node(node: &Node) -> impl std::hash::Hash + use<> {
 }
 
 /// All of an object but its bookkeeping. Of pools the status counts as well; the others' is none of ours.
-fn of_openshift(kind: Kind, object: &DynamicObject) -> impl std::hash::Hash + use<> {
+fn of_untyped(kind: Kind, object: &DynamicObject) -> impl std::hash::Hash + use<> {
     let mut data = object.data.clone();
     if kind != Kind::MACHINE_CONFIG_POOL {
         data.as_object_mut().map(|fields| fields.remove("status"));

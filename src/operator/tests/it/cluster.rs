@@ -140,6 +140,14 @@ impl Cluster {
             Kind::SECRET,
             Kind::CONFIG_MAP,
             Kind::SERVICE,
+            Kind::SERVICE_ACCOUNT,
+            Kind::ROLE,
+            Kind::ROLE_BINDING,
+            Kind::CLUSTER_ROLE,
+            Kind::CLUSTER_ROLE_BINDING,
+            Kind::DISRUPTION_BUDGET,
+            Kind::MUTATING_WEBHOOKS,
+            Kind::VALIDATING_WEBHOOKS,
             Kind::PEER_POD_CONFIG,
         ];
         let mut found = Vec::new();

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, create, until};
 
-const NAME: &str = "example-kataconfig";
+pub(crate) const NAME: &str = "example-kataconfig";
 
 impl Cluster {
-    async fn ask_for(&self, spec: Value) {
+    pub(crate) async fn ask_for(&self, spec: Value) {
         let whole = json!({
             "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig",
             "metadata": { "name": NAME }, "spec": spec,
@@ -40,7 +40,7 @@ impl Cluster {
     }
 
     /// The machine config operator's part of an install on one worker.
-    async fn worker_is_changed(&self, rendered: &str) {
+    pub(crate) async fn worker_is_changed(&self, rendered: &str) {
         self.status_is("waiting for the machine config operator", |status| status.waiting_for_mco_to_start)
             .await;
         self.pool_is(names::POOL, "Updating", rendered, 1).await;
@@ -56,7 +56,7 @@ impl Cluster {
     }
 
     /// The machine config operator's part of an uninstall.
-    async fn worker_goes_back(&self, rendered: &str) {
+    pub(crate) async fn worker_goes_back(&self, rendered: &str) {
         self.status_is("uninstalling", |status| {
             status.un_installation_status.in_progress.status == "True" && status.waiting_for_mco_to_start
         })
@@ -69,7 +69,7 @@ impl Cluster {
         self.pool_is("worker", "Updated", "rendered-worker-0", 1).await;
     }
 
-    async fn installed(spec: Value) -> Self {
+    pub(crate) async fn installed(spec: Value) -> Self {
         let mut cluster = Self::new(1).await;
         cluster.operate();
         cluster.ask_for(spec).await;
@@ -85,6 +85,7 @@ async fn install_and_uninstall_leave_the_cluster_as_it_was() {
     cluster.operate();
     cluster.ask_for(json!({ "enablePeerPods": true, "logLevel": "debug" })).await;
     cluster.worker_is_changed("R1").await;
+    let webhook = cluster.webhook().await;
     let status = cluster.status().await;
     assert_eq!((status.runtime_class.as_str(), status.total_nodes_count), ("kata", 1));
     assert_eq!(status.runtime_classes, ["kata", "kata-remote-cc"]);
@@ -119,11 +120,14 @@ async fn install_and_uninstall_leave_the_cluster_as_it_was() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(cluster.everything().await, before);
+    webhook.end().await;
+    assert_eq!(cluster.everything().await, before, "the webhook left something");
 }
 
 #[tokio::test]
 async fn a_pod_keeps_its_runtime_class_and_is_named() {
     let cluster = Cluster::installed(json!({ "enablePeerPods": true })).await;
+    let _webhook = cluster.webhook().await;
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
     let spec = json!({ "runtimeClassName": "kata-remote-cc", "containers": [{ "name": "a", "image": "a" }] });
     create(&pods, json!({ "metadata": { "name": "till" }, "spec": spec })).await;

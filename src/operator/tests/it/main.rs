@@ -8,3 +8,5 @@ mod kataconfig;
 mod openshift;
 mod peerpod;
 mod peerpodconfig;
+mod webhook;
+mod webhook_process;

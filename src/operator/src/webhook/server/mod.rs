@@ -90,7 +90,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), TlsError> {
     let connections = Arc::new(Connections {
-        tls: tls::acceptor(webhooks.serving())?,
+        tls: tls::acceptor(webhooks.shown())?,
         // Room for one of the largest at least.
         bodies: Arc::new(Semaphore::new((limits.bodies.max(limits.body) >> 10) + 1)),
         webhooks: webhooks.clone(),

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use peerpods_crds::{KATACONFIG_GROUP, PEERPODS_GROUP};
 use tracing::warn;
 
-use super::super::certificates::Serving;
+use super::super::certificates::Shown;
 use super::super::faults::list;
 use super::super::kataconfigs::{self, Verdict};
 use super::super::peerpodconfigs;
@@ -77,16 +77,17 @@ pub struct Counts {
 pub struct Webhooks {
     settings: Settings,
     kataconfigs: Arc<dyn KataConfigs>,
-    serving: Serving,
+    shown: Shown,
     ending: AtomicBool,
     counts: Counts,
 }
 
 impl Webhooks {
-    /// Answers by `settings`; `serving` is the certificate that is shown.
+    /// Answers by `settings`; `shown` is the certificate that is shown, or several.
     #[must_use]
-    pub fn new(settings: Settings, kataconfigs: Arc<dyn KataConfigs>, serving: Serving) -> Self {
-        Self { settings, kataconfigs, serving, ending: AtomicBool::new(false), counts: Counts::default() }
+    pub fn new(settings: Settings, kataconfigs: Arc<dyn KataConfigs>, shown: impl Into<Shown>) -> Self {
+        let (shown, ending, counts) = (shown.into(), AtomicBool::new(false), Counts::default());
+        Self { settings, kataconfigs, shown, ending, counts }
     }
 
     /// How questions were answered.
@@ -95,8 +96,8 @@ impl Webhooks {
         &self.counts
     }
 
-    pub(super) fn serving(&self) -> &Serving {
-        &self.serving
+    pub(super) fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// Not ready any more, though questions are still answered.
@@ -116,7 +117,7 @@ impl Webhooks {
         if self.ending.load(Ordering::Relaxed) {
             return Err("the webhook is ending".to_owned());
         }
-        self.serving.ready(SystemTime::now())
+        self.shown.ready(SystemTime::now())
     }
 
     /// Answers the question in `body`.

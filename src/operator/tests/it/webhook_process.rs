@@ -1,0 +1,143 @@
+//! The webhook as it runs in a pod: what a kubelet would start of the Deployment's pods, and what the operator runs itself.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use kube::Client;
+use kube::api::PostParams;
+use peerpods_operator::names;
+use peerpods_operator::webhook::certificates::keeper::Place;
+use peerpods_operator::webhook::certificates::{CERTIFICATE_VARIABLE, Source};
+use peerpods_operator::webhook::configuration::{
+    CONFIGURATION, DEPLOYMENT, MatchConditions, OPERATOR_SERVICE, SERVICE, operator, validating,
+};
+use peerpods_operator::webhook::pods::Settings;
+use peerpods_operator::webhook::role::Role;
+use peerpods_operator::webhook::server::Limits;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, until};
+
+/// The operator's webhook's name at the server.
+const OPERATORS: &str = "operators-webhook";
+
+/// A running webhook. It ends when it is dropped.
+pub(crate) struct Process {
+    pub(crate) address: SocketAddr,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Process {
+    async fn start(role: Role) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let until = shutdown.clone();
+        let running = tokio::spawn(async move { role.run(listener, until).await.unwrap() });
+        Self { address, shutdown, running }
+    }
+
+    /// Ends in good order.
+    pub(crate) async fn end(mut self) {
+        self.shutdown.cancel();
+        (&mut self.running).await.unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+fn limits() -> Limits {
+    Limits { linger: Duration::from_millis(50), drain: Duration::from_millis(500), ..Limits::default() }
+}
+
+impl Cluster {
+    /// One pod of the webhook's Deployment, as its spec and its account have it; the API server knows and trusts it.
+    pub(crate) async fn webhook(&self) -> Process {
+        let process = self.untrusted_webhook().await;
+        until("the API server trusts the pods' webhook", || self.trusts_pods_webhook()).await;
+        process
+    }
+
+    async fn untrusted_webhook(&self) -> Process {
+        let deployments = self.operators::<Deployment>();
+        until("the Deployment", || async { deployments.get_opt(DEPLOYMENT).await.unwrap().is_some() }).await;
+        let pod = deployments.get(DEPLOYMENT).await.unwrap().spec.unwrap().template.spec.unwrap();
+        let variables = pod.containers[0].env.clone().unwrap();
+        let variable = |name: &str| variables.iter().find(|one| one.name == name)?.value.clone();
+        assert_eq!(variable("PEERPODS_NAMESPACE").as_deref(), Some(names::NAMESPACE));
+        let settings = Settings::from_variables(variable).unwrap();
+        let source: Source = variable(CERTIFICATE_VARIABLE).unwrap_or_default().parse().unwrap();
+        let client =
+            self.server.client_as(names::NAMESPACE, &pod.service_account_name.unwrap_or_default()).unwrap();
+        let place = Place::of_pods(names::NAMESPACE, source);
+        let process = Process::start(Role::new(&client, place, settings, limits()).unwrap()).await;
+        self.server.resolve_service(names::NAMESPACE, SERVICE, process.address);
+        process
+    }
+
+    /// The operator's own webhook, with the rights that it is installed with.
+    pub(crate) async fn operators_webhook(&self) -> Process {
+        self.install_operators_webhook().await;
+        let place = Place::of_operator(names::NAMESPACE, Source::Own);
+        let role = Role::new(&self.operators_client(), place, Settings::default(), limits()).unwrap();
+        let process = Process::start(role).await;
+        self.server.resolve_service(names::NAMESPACE, OPERATOR_SERVICE, process.address);
+        until("the API server trusts the operator's webhook", || self.trusts_operators_webhook()).await;
+        process
+    }
+
+    /// Both in one process.
+    pub(crate) async fn both_webhooks(&self, client: &Client) -> Process {
+        self.install_operators_webhook().await;
+        let place = |of: fn(&str, Source) -> Place| of(names::NAMESPACE, Source::Own);
+        let (first, more) = (place(Place::of_operator), vec![place(Place::of_pods)]);
+        let process =
+            Process::start(Role::of(client, first, more, Settings::default(), limits()).unwrap()).await;
+        for service in [OPERATOR_SERVICE, SERVICE] {
+            self.server.resolve_service(names::NAMESPACE, service, process.address);
+        }
+        until("the API server trusts both", || async {
+            self.trusts_operators_webhook().await && self.trusts_pods_webhook().await
+        })
+        .await;
+        process
+    }
+
+    fn operators_client(&self) -> Client {
+        let operator::Rules { namespace, cluster } = operator::rules();
+        self.server.client_with_role(OPERATORS, &[namespace, cluster].concat()).unwrap()
+    }
+
+    async fn install_operators_webhook(&self) {
+        let pods = [("app".to_owned(), "operator".to_owned())].into();
+        let service = operator::service(names::NAMESPACE, pods, &Source::Own);
+        self.operators::<Service>().create(&PostParams::default(), &service).await.unwrap();
+        let address = operator::address(names::NAMESPACE);
+        let configuration = validating(&address, &Source::Own, MatchConditions::Supported);
+        let configurations = self.all::<ValidatingWebhookConfiguration>();
+        configurations.create(&PostParams::default(), &configuration).await.unwrap();
+    }
+
+    pub(crate) async fn trusts_pods_webhook(&self) -> bool {
+        let found = self.all::<MutatingWebhookConfiguration>().get_opt(CONFIGURATION).await.unwrap();
+        let mut webhooks = found.into_iter().flat_map(|one| one.webhooks.unwrap_or_default());
+        webhooks.next().is_some_and(|one| one.client_config.ca_bundle.is_some())
+    }
+
+    async fn trusts_operators_webhook(&self) -> bool {
+        let found = self.all::<ValidatingWebhookConfiguration>().get_opt(CONFIGURATION).await.unwrap();
+        let webhooks: Vec<_> = found.into_iter().flat_map(|one| one.webhooks.unwrap_or_default()).collect();
+        webhooks.len() == 2 && webhooks.iter().all(|one| one.client_config.ca_bundle.is_some())
+    }
+}
