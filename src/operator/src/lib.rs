@@ -1,5 +1,6 @@
 //! The controllers of KataConfig, PeerPodConfig and PeerPod, and the webhooks: observe → decide → act, the decisions pure.
 
+pub mod deploy;
 pub mod kataconfig;
 pub mod names;
 pub mod objects;

@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod access;
 mod cluster;
 mod kataconfig;
+mod kubelet;
+mod objects;
 mod openshift;
 mod peerpodconfig;
+mod place;
+mod tidy;
