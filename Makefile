@@ -116,8 +116,9 @@ systemd-test: packages ## Links as units of a real systemd, in namespaces of its
 	PEERPODS_REQUIRE_ALL=1 cargo test --locked -p peerpods-agentlink --test link real_systemd -- --ignored --test-threads 1
 
 .PHONY: manifests
-manifests: ## Writes what deploy/ has of generated files: the definitions of the custom resources
+manifests: ## Writes what deploy/ has of generated files: definitions, the operator and who may do what
 	cargo run --locked --quiet -p peerpods-crds --example write -- deploy/crds
+	cargo run --locked --quiet -p peerpods-operator --example manifests -- deploy
 
 .PHONY: fmt
 fmt: ## Formats all code

@@ -1,6 +1,7 @@
 //! The controllers of KataConfig, PeerPodConfig and PeerPod, and the webhooks: observe → decide → act, the decisions pure.
 
 pub mod cluster;
+pub mod deploy;
 pub mod kataconfig;
 pub mod names;
 pub mod objects;

@@ -1,13 +1,17 @@
-//! A cluster of one control plane node and some workers, with the operator's controllers at work in it.
+//! A cluster of one control plane node and some workers, with the operator's controllers at work in it. They act as the operator's account
+//! with the rights of `deploy/`, and nothing more.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use kube::{Client, Resource, ResourceExt};
+use peerpods_operator::deploy::{OPERATOR, files};
 use peerpods_operator::objects::Kind;
 use peerpods_operator::settings::Settings;
 use peerpods_operator::{kataconfig, names, peerpodconfig};
@@ -17,35 +21,39 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::openshift;
+use crate::place::Place;
+use crate::tidy::{MADE, NAMESPACES};
+use crate::{kubelet, objects, openshift, tidy};
 
-/// How long anything may take. Only a test that fails waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The operator's name at the server.
-pub(crate) const OPERATOR: &str = "operator";
+/// How long anything may take. Only a test that fails waits so long; real clusters collect what is owned in tens of seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(crate) struct Cluster {
-    pub(crate) server: Server,
+    pub(crate) place: Place,
     pub(crate) client: Client,
-    controllers: Vec<JoinHandle<()>>,
+    working: Vec<JoinHandle<()>>,
+}
+
+/// How much was written so far: the same later means that the operator wrote nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// What our own server was asked.
+    Writes(Vec<String>),
+    /// The versions of all objects.
+    Versions(BTreeMap<String, String>),
 }
 
 impl Cluster {
     /// With so many workers, and no controllers yet.
     pub(crate) async fn new(workers: usize) -> Self {
-        let server = Server::start().await.unwrap();
-        let client = server.client("test").unwrap();
-        let cluster = Self { server, client, controllers: Vec::new() };
-        let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-        for definition in openshift::definitions() {
-            create(&definitions, definition).await;
-        }
-        for definition in peerpods_crds::all() {
-            definitions.create(&PostParams::default(), &definition.object).await.unwrap();
-        }
-        let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
-        for name in [names::NAMESPACE, names::DASHBOARD_NAMESPACE, "openshift-config", "shop"] {
-            create(&namespaces, json!({ "metadata": { "name": name } })).await;
+        let place = Place::open().await;
+        let client = place.client().await;
+        let mut cluster = Self { place, client, working: Vec::new() };
+        cluster.define().await;
+        cluster.install().await;
+        if cluster.place.server().is_none() {
+            let is_ours = |node: &str| node.starts_with("worker") || node.starts_with("master");
+            cluster.working.push(tokio::spawn(kubelet::play(cluster.client.clone(), is_ours)));
         }
         for (pool, machines) in [("master", 1), ("worker", workers)] {
             create(
@@ -53,7 +61,7 @@ impl Cluster {
                 json!({
                     "apiVersion": "machineconfiguration.openshift.io/v1",
                     "kind": "MachineConfigPool",
-                    "metadata": { "name": pool },
+                    "metadata": { "name": pool, "labels": { MADE: "" } },
                     "spec": { "configuration": { "name": format!("rendered-{pool}-0") } },
                 }),
             )
@@ -67,13 +75,105 @@ impl Cluster {
         cluster
     }
 
+    /// OpenShift's kinds where they are not there, and ours.
+    async fn define(&self) {
+        let definitions: Api<CustomResourceDefinition> = self.all();
+        let ours = peerpods_crds::all().into_iter().map(|definition| json!(definition.object));
+        for definition in openshift::definitions() {
+            let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+            // A cluster's own are better.
+            if definitions.get_opt(name).await.unwrap().is_none() {
+                self.apply(definition).await;
+            }
+        }
+        for definition in ours {
+            self.apply(definition).await;
+        }
+        until("all kinds are served", || async {
+            let all = definitions.list(&Default::default()).await.unwrap();
+            all.iter().all(|one| {
+                let conditions = one.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                conditions.into_iter().any(|one| one.type_ == "Established" && one.status == "True")
+            })
+        })
+        .await;
+    }
+
+    /// The namespaces, and who may do what, as `deploy/` has it.
+    async fn install(&self) {
+        let namespaces: Api<Namespace> = self.all();
+        for file in files::all() {
+            if file.path.contains("namespace") || file.path.contains("access") {
+                self.need_namespaces(&file).await;
+                for object in file.objects {
+                    self.apply(object).await;
+                }
+            }
+        }
+        for name in NAMESPACES {
+            if namespaces.get_opt(name).await.unwrap().is_none() {
+                create(&namespaces, json!({ "metadata": { "name": name, "labels": { MADE: "" } } })).await;
+            }
+        }
+        if self.place.server().is_none() {
+            until("Kubernetes has put its own into each namespace", || self.is_furnished()).await;
+        }
+    }
+
+    async fn need_namespaces(&self, file: &files::File) {
+        let namespaces: Api<Namespace> = self.all();
+        for object in &file.objects {
+            let Some(name) = object["metadata"]["namespace"].as_str() else { continue };
+            if namespaces.get_opt(name).await.unwrap().is_none() {
+                create(&namespaces, json!({ "metadata": { "name": name, "labels": { MADE: "" } } })).await;
+            }
+        }
+    }
+
+    async fn is_furnished(&self) -> bool {
+        for name in NAMESPACES {
+            let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), name);
+            let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), name);
+            let account = accounts.get_opt("default").await.unwrap();
+            if account.is_none() || maps.get_opt("kube-root-ca.crt").await.unwrap().is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What `kubectl apply --server-side` does with an object. One that was not there is marked as a test's.
+    pub(crate) async fn apply(&self, mut object: Value) {
+        let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+        let (group, version) = match text("apiVersion").split_once('/') {
+            Some((group, version)) => (group.to_owned(), version.to_owned()),
+            None => (String::new(), text("apiVersion")),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind { group, version, kind: text("kind") });
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        let there = api.get_opt(&name).await.unwrap();
+        if there.is_none_or(|there| there.labels().contains_key(MADE)) {
+            object["metadata"]["labels"][MADE] = "".into();
+        }
+        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
+    }
+
     /// Both controllers begin.
-    pub(crate) fn operate(&mut self) {
-        let client = self.server.client(OPERATOR).unwrap();
+    pub(crate) async fn operate(&mut self) {
+        let client = self.place.client_as(OPERATOR).await;
         let settings = || Settings { image: "image:1".to_owned(), ..Settings::default() };
         let first = kataconfig::controller::run(client.clone(), settings(), std::future::pending());
         let second = peerpodconfig::controller::run(client, settings(), std::future::pending());
-        self.controllers.extend([tokio::spawn(first), tokio::spawn(second)]);
+        self.working.extend([tokio::spawn(first), tokio::spawn(second)]);
+    }
+
+    /// The API server of our own; for tests that a real cluster cannot run, which say so before.
+    pub(crate) fn server(&self) -> &Server {
+        self.place.server().unwrap()
     }
 
     pub(crate) fn all<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
@@ -110,7 +210,11 @@ impl Cluster {
 
     pub(crate) async fn add_node(&self, name: &str, label: &str, rendered: &str) {
         let nodes: Api<Node> = self.all();
-        create(&nodes, json!({ "metadata": { "name": name, "labels": { label: "" } } })).await;
+        let size = json!({ "cpu": "16", "memory": "64Gi", "pods": "250" });
+        let ready = json!({ "type": "Ready", "status": "True", "reason": "KubeletReady" });
+        let status = json!({ "capacity": size, "allocatable": size, "conditions": [ready] });
+        let metadata = json!({ "name": name, "labels": { label: "", MADE: "" } });
+        create(&nodes, json!({ "metadata": metadata, "status": status })).await;
         self.node_is(name, "Done", rendered).await;
     }
 
@@ -127,49 +231,57 @@ impl Cluster {
         self.all::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
-    /// Names of everything there may be of ours, and of what stands beside it; Events, which end by themselves, apart.
+    /// Everything there is.
     pub(crate) async fn everything(&self) -> Vec<String> {
-        let kinds = [
-            Kind::MACHINE_CONFIG,
-            Kind::MACHINE_CONFIG_POOL,
-            Kind::CONTAINER_RUNTIME_CONFIG,
-            Kind::SECURITY_CONTEXT_CONSTRAINTS,
-            Kind::RUNTIME_CLASS,
-            Kind::DAEMON_SET,
-            Kind::DEPLOYMENT,
-            Kind::SECRET,
-            Kind::CONFIG_MAP,
-            Kind::SERVICE,
-            Kind::SERVICE_ACCOUNT,
-            Kind::ROLE,
-            Kind::ROLE_BINDING,
-            Kind::CLUSTER_ROLE,
-            Kind::CLUSTER_ROLE_BINDING,
-            Kind::DISRUPTION_BUDGET,
-            Kind::MUTATING_WEBHOOKS,
-            Kind::VALIDATING_WEBHOOKS,
-            Kind::PEER_POD_CONFIG,
-        ];
-        let mut found = Vec::new();
-        for kind in kinds {
-            let list = self.untyped(kind).list(&ListParams::default()).await.unwrap();
-            let name = |object: &DynamicObject| {
-                format!("{} {}/{}", kind.kind, object.namespace().unwrap_or_default(), object.name_any())
-            };
-            found.extend(list.iter().map(name));
+        objects::everything(&self.client).await
+    }
+
+    /// Waits until everything is as it was. What is owned goes a moment later than its owner.
+    pub(crate) async fn is_as_before(&self, before: &[String]) {
+        let tried = tokio::time::timeout(PATIENCE, async {
+            while self.everything().await != before {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        if tried.await.is_err() {
+            assert_eq!(self.everything().await, before);
         }
-        for node in self.all::<Node>().list(&ListParams::default()).await.unwrap() {
-            let capacity =
-                node.status.as_ref().and_then(|status| status.capacity.clone()).unwrap_or_default();
-            found.push(format!("node {} {:?} {capacity:?}", node.name_any(), node.labels()));
-        }
-        found
+    }
+
+    /// Waits until nothing is written any more.
+    pub(crate) async fn rests(&self) {
+        let seconds = if self.place.server().is_some() { 1 } else { 3 };
+        until("rest", || async {
+            let before = self.mark().await;
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            self.mark().await == before
+        })
+        .await;
+    }
+
+    /// How much was written so far.
+    pub(crate) async fn mark(&self) -> Mark {
+        let Some(server) = self.place.server() else {
+            return Mark::Versions(objects::versions(&self.client).await);
+        };
+        let asked = server.requests().into_iter().filter(|one| one.is_write() && one.agent == OPERATOR);
+        Mark::Writes(asked.map(|one| format!("{} {}", one.verb, one.path)).collect())
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.controllers.iter().for_each(JoinHandle::abort);
+        self.working.iter().for_each(JoinHandle::abort);
+        if self.place.server().is_none() {
+            // The clients of this runtime stand still while it drops.
+            let tidied = std::thread::spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async { tidy::tidy(&Client::try_default().await.unwrap()).await });
+            });
+            if tidied.join().is_err() {
+                println!("the cluster was not left as it was found");
+            }
+        }
     }
 }
 

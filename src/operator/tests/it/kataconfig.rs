@@ -13,7 +13,7 @@ use peerpods_operator::names;
 use peerpods_operator::objects::Kind;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, create, until};
+use crate::cluster::{Cluster, Mark, create, until};
 
 pub(crate) const NAME: &str = "example-kataconfig";
 
@@ -26,16 +26,16 @@ impl Cluster {
         create(&self.all::<KataConfig>(), whole).await;
     }
 
-    async fn status(&self) -> KataConfigStatus {
+    pub(crate) async fn status(&self) -> KataConfigStatus {
         let config = self.all::<KataConfig>().get_opt(NAME).await.unwrap();
         config.and_then(|config| config.status).unwrap_or_default()
     }
 
-    async fn status_is(&self, what: &str, holds: impl Fn(&KataConfigStatus) -> bool) {
+    pub(crate) async fn status_is(&self, what: &str, holds: impl Fn(&KataConfigStatus) -> bool) {
         until(what, || async { holds(&self.status().await) }).await;
     }
 
-    async fn has_role(&self, node: &str) -> bool {
+    pub(crate) async fn has_role(&self, node: &str) -> bool {
         self.all::<Node>().get(node).await.unwrap().labels().contains_key(names::ROLE_LABEL)
     }
 
@@ -71,7 +71,7 @@ impl Cluster {
 
     pub(crate) async fn installed(spec: Value) -> Self {
         let mut cluster = Self::new(1).await;
-        cluster.operate();
+        cluster.operate().await;
         cluster.ask_for(spec).await;
         cluster.worker_is_changed("R1").await;
         cluster
@@ -82,7 +82,7 @@ impl Cluster {
 async fn install_and_uninstall_leave_the_cluster_as_it_was() {
     let mut cluster = Cluster::new(1).await;
     let before = cluster.everything().await;
-    cluster.operate();
+    cluster.operate().await;
     cluster.ask_for(json!({ "enablePeerPods": true, "logLevel": "debug" })).await;
     cluster.worker_is_changed("R1").await;
     let webhook = cluster.webhook().await;
@@ -112,14 +112,7 @@ async fn install_and_uninstall_leave_the_cluster_as_it_was() {
     configs.delete(NAME, &DeleteParams::default()).await.unwrap();
     cluster.worker_goes_back("R1").await;
     until("the KataConfig is gone", || async { configs.get_opt(NAME).await.unwrap().is_none() }).await;
-    // What is owned goes a moment later than its owner.
-    for _ in 0..400 {
-        if cluster.everything().await == before {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(cluster.everything().await, before);
+    cluster.is_as_before(&before).await;
     webhook.end().await;
     assert_eq!(cluster.everything().await, before, "the webhook left something");
 }
@@ -174,36 +167,29 @@ async fn what_somebody_changed_or_took_away_is_put_right_and_an_overhead_is_kept
 #[tokio::test]
 async fn a_look_at_what_is_as_it_should_be_writes_nothing() {
     let cluster = Cluster::installed(json!({ "enablePeerPods": true })).await;
-    // What follows the install has its time: two looks without a write are rest.
-    until("rest", || async {
-        cluster.server.forget_requests();
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        operators_writes(&cluster) == 0
-    })
-    .await;
-    cluster.server.forget_requests();
+    cluster.rests().await;
     cluster.patch::<RuntimeClass>("kata", json!({ "metadata": { "labels": { "look": "again" } } })).await;
-    until("the controller has looked", || async {
-        let looked = |asked: &peerpods_test_apiserver::Asked| asked.path.contains("kata-crio-config");
-        cluster.server.requests().iter().any(looked)
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(operators_writes(&cluster), 0, "{:#?}", cluster.server.requests());
-}
-
-fn operators_writes(cluster: &Cluster) -> usize {
-    let writes = |asked: &&peerpods_test_apiserver::Asked| {
-        asked.is_write() && asked.agent.contains(crate::cluster::OPERATOR)
-    };
-    cluster.server.requests().iter().filter(writes).count()
+    let before = cluster.mark().await;
+    if let Some(server) = cluster.place.server() {
+        server.forget_requests();
+        until("the controller has looked", || async {
+            server.requests().iter().any(|asked| asked.path.contains("kata-crio-config"))
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(cluster.mark().await, Mark::Writes(Vec::new()), "{:#?}", server.requests());
+    } else {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(cluster.mark().await, before);
+    }
 }
 
 #[tokio::test]
 async fn an_api_server_that_was_away_is_caught_up_with() {
     let cluster = Cluster::installed(json!({})).await;
-    cluster.server.away(Duration::from_secs(2)).await.unwrap();
-    cluster.server.compact();
+    if !cluster.place.away_and_forgetful("an_api_server_that_was_away_is_caught_up_with").await {
+        return;
+    }
     cluster.add_node("worker9", names::WORKER_LABEL, "rendered-worker-0").await;
     until("the new worker has the role", || async { cluster.has_role("worker9").await }).await;
 }
@@ -211,7 +197,7 @@ async fn an_api_server_that_was_away_is_caught_up_with() {
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_or_told_and_a_second_one_waits() {
     let mut cluster = Cluster::new(1).await;
-    cluster.operate();
+    cluster.operate().await;
     let bad = json!({
         "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": "bad" },
         "spec": { "kataConfigPoolSelector": { "matchExpressions": [{ "key": "a", "operator": "Foo" }] } },
@@ -236,8 +222,10 @@ async fn what_makes_no_sense_is_refused_or_told_and_a_second_one_waits() {
         .await;
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), "default");
     until("an Event", || async {
-        let list = events.list(&ListParams::default()).await;
-        list.is_ok_and(|list| list.iter().any(|event| event.reason.as_deref() == Some("InvalidSpec")))
+        let uid = cluster.all::<KataConfig>().get(NAME).await.unwrap().uid();
+        let about = |event: &Event| event.regarding.as_ref().is_some_and(|object| object.uid == uid);
+        let list = events.list(&ListParams::default()).await.unwrap();
+        list.iter().any(|event| event.reason.as_deref() == Some("InvalidSpec") && about(event))
     })
     .await;
 

@@ -3,10 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod access;
 mod cluster;
 mod kataconfig;
+mod kubelet;
+mod objects;
 mod openshift;
 mod peerpod;
 mod peerpodconfig;
+mod place;
+mod tidy;
 mod webhook;
 mod webhook_process;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, create, until};
 
 impl Cluster {
-    async fn configure(&self, limit: &str) {
+    pub(crate) async fn configure(&self, limit: &str) {
         let spec = json!({ "limit": limit, "nodeSelector": { names::WORKER_LABEL: "" } });
         create(
             &self.operators::<PeerPodConfig>(),
@@ -23,7 +23,7 @@ impl Cluster {
         .await;
     }
 
-    async fn keys(&self) {
+    pub(crate) async fn keys(&self) {
         let data = json!({ "AWS_ACCESS_KEY_ID": "aWQ=", "PODVM_AMI_ID": "YW1pLTE=" });
         create(
             &self.operators::<Secret>(),
@@ -38,32 +38,32 @@ impl Cluster {
         .await;
     }
 
-    async fn advertised(&self, node: &str) -> Option<String> {
+    pub(crate) async fn advertised(&self, node: &str) -> Option<String> {
         let node = self.all::<Node>().get(node).await.unwrap();
         node.status?.capacity?.get(VM_RESOURCE).map(|limit| limit.0.clone())
     }
 
-    async fn advertises(&self, node: &str, limit: Option<&str>) {
+    pub(crate) async fn advertises(&self, node: &str, limit: Option<&str>) {
         until(&format!("{node} advertises {limit:?}"), || async {
             self.advertised(node).await.as_deref() == limit
         })
         .await;
     }
 
-    async fn change(&self, patch: Value) {
+    pub(crate) async fn change(&self, patch: Value) {
         let configs = self.operators::<PeerPodConfig>();
         configs.patch(names::PEER_POD_CONFIG, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
-    async fn reason(&self) -> Option<(String, String)> {
+    pub(crate) async fn reason(&self) -> Option<(String, String)> {
         let config = self.operators::<PeerPodConfig>().get(names::PEER_POD_CONFIG).await.unwrap();
         let condition = config.status?.conditions.into_iter().next()?;
         Some((condition.reason, condition.message))
     }
 
-    async fn operating() -> Self {
+    pub(crate) async fn operating() -> Self {
         let mut cluster = Self::new(2).await;
-        cluster.operate();
+        cluster.operate().await;
         cluster
     }
 }

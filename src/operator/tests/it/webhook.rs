@@ -166,7 +166,7 @@ async fn a_rotation_under_load_fails_no_pod() {
             secrets.replace(CERTIFICATE_SECRET, &PostParams::default(), &secret).await.unwrap();
         }
         // The one and the other replica.
-        cluster.server.resolve_service(names::NAMESPACE, SERVICE, webhooks[n % 2].address);
+        cluster.server().resolve_service(names::NAMESPACE, SERVICE, webhooks[n % 2].address);
         let pods = (0..4).map(|m| cluster.pod("shop", peer_pod(&format!("p{n}-{m}"), json!({}))));
         for pod in futures::future::join_all(pods).await {
             assert!(gets_a_vm(&pod.unwrap()));
@@ -203,21 +203,21 @@ async fn what_somebody_takes_away_is_put_back_and_at_rest_nobody_writes() {
     assert!(gets_a_vm(&cluster.pod("shop", peer_pod("web", json!({}))).await.unwrap()));
 
     let writes =
-        || cluster.server.requests().into_iter().filter(|asked| asked.is_write() && asked.agent != "test");
+        || cluster.server().requests().into_iter().filter(|asked| asked.is_write() && asked.agent != "test");
     until("rest", || async {
-        cluster.server.forget_requests();
+        cluster.server().forget_requests();
         tokio::time::sleep(Duration::from_secs(1)).await;
         writes().count() == 0
     })
     .await;
-    cluster.server.forget_requests();
+    cluster.server().forget_requests();
     cluster.patch::<RuntimeClass>("kata", json!({ "metadata": { "labels": { "look": "again" } } })).await;
     let label = json!({ "metadata": { "labels": { "look": "again" } } });
     configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
     until("operator and webhook have looked", || async {
         let looked = |agent: &str, part: &str| {
             cluster
-                .server
+                .server()
                 .requests()
                 .iter()
                 .any(|asked| asked.agent.contains(agent) && asked.path.contains(part))
@@ -265,7 +265,7 @@ async fn upstreams_configuration_is_taken_over_from_and_nobody_elses() {
     };
     let configurations = cluster.all::<MutatingWebhookConfiguration>();
     create(&configurations, of(POD_WEBHOOK)).await;
-    cluster.operate();
+    cluster.operate().await;
     cluster.ask_for(json!({ "enablePeerPods": true })).await;
     cluster.worker_is_changed("R1").await;
     until("ours is there", || cluster.there(Kind::MUTATING_WEBHOOKS, CONFIGURATION)).await;

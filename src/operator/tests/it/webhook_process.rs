@@ -79,10 +79,10 @@ impl Cluster {
         let settings = Settings::from_variables(variable).unwrap();
         let source: Source = variable(CERTIFICATE_VARIABLE).unwrap_or_default().parse().unwrap();
         let client =
-            self.server.client_as(names::NAMESPACE, &pod.service_account_name.unwrap_or_default()).unwrap();
+            self.server().client_as(names::NAMESPACE, &pod.service_account_name.unwrap_or_default()).unwrap();
         let place = Place::of_pods(names::NAMESPACE, source);
         let process = Process::start(Role::new(&client, place, settings, limits()).unwrap()).await;
-        self.server.resolve_service(names::NAMESPACE, SERVICE, process.address);
+        self.server().resolve_service(names::NAMESPACE, SERVICE, process.address);
         process
     }
 
@@ -92,7 +92,7 @@ impl Cluster {
         let place = Place::of_operator(names::NAMESPACE, Source::Own);
         let role = Role::new(&self.operators_client(), place, Settings::default(), limits()).unwrap();
         let process = Process::start(role).await;
-        self.server.resolve_service(names::NAMESPACE, OPERATOR_SERVICE, process.address);
+        self.server().resolve_service(names::NAMESPACE, OPERATOR_SERVICE, process.address);
         until("the API server trusts the operator's webhook", || self.trusts_operators_webhook()).await;
         process
     }
@@ -105,7 +105,7 @@ impl Cluster {
         let process =
             Process::start(Role::of(client, first, more, Settings::default(), limits()).unwrap()).await;
         for service in [OPERATOR_SERVICE, SERVICE] {
-            self.server.resolve_service(names::NAMESPACE, service, process.address);
+            self.server().resolve_service(names::NAMESPACE, service, process.address);
         }
         until("the API server trusts both", || async {
             self.trusts_operators_webhook().await && self.trusts_pods_webhook().await
@@ -116,7 +116,7 @@ impl Cluster {
 
     fn operators_client(&self) -> Client {
         let operator::Rules { namespace, cluster } = operator::rules();
-        self.server.client_with_role(OPERATORS, &[namespace, cluster].concat()).unwrap()
+        self.server().client_with_role(OPERATORS, &[namespace, cluster].concat()).unwrap()
     }
 
     async fn install_operators_webhook(&self) {

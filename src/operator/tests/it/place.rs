@@ -1,0 +1,107 @@
+//! Where a test runs: an API server of its own in this process, or, with `PEERPODS_TEST_CLUSTER=1`, the cluster of `KUBECONFIG`. There tests
+//! take turns, because what the operator makes has fixed names, and each leaves the cluster as it found it.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Api, PostParams};
+use kube::config::AuthInfo;
+use kube::{Client, Config};
+use peerpods_operator::names;
+use peerpods_test_apiserver::Server;
+use tokio::process::Command;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::tidy;
+
+/// A program of the cluster's owner that is called with `stop` and `start` (the API server) and `compact` (the store).
+const BREAK: &str = "PEERPODS_TEST_CLUSTER_BREAK";
+/// For how many seconds the API server is away.
+const AWAY: &str = "PEERPODS_TEST_AWAY_SECONDS";
+
+static TURN: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
+
+pub(crate) enum Place {
+    /// An API server of our own.
+    Own(Server),
+    /// Somebody's cluster, which nobody else of this program uses meanwhile.
+    Real { _turn: OwnedMutexGuard<()> },
+}
+
+/// Whether tests run in a real cluster.
+pub(crate) fn is_real() -> bool {
+    std::env::var("PEERPODS_TEST_CLUSTER").is_ok_and(|value| value == "1")
+}
+
+impl Place {
+    pub(crate) async fn open() -> Self {
+        // Another part of the program may have chosen already: its choice is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        if !is_real() {
+            return Self::Own(Server::start().await.unwrap());
+        }
+        let turn = TURN.clone().lock_owned().await;
+        let client = Client::try_default().await.unwrap();
+        tidy::refuse_where_somebody_works(&client).await;
+        tidy::tidy(&client).await;
+        Self::Real { _turn: turn }
+    }
+
+    /// One that may do everything.
+    pub(crate) async fn client(&self) -> Client {
+        match self {
+            Self::Own(server) => server.client("test").unwrap(),
+            Self::Real { .. } => Client::try_default().await.unwrap(),
+        }
+    }
+
+    /// One that may do what an account of ours may.
+    pub(crate) async fn client_as(&self, account: &str) -> Client {
+        if let Self::Own(server) = self {
+            return server.client_as(names::NAMESPACE, account).unwrap();
+        }
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await, names::NAMESPACE);
+        let spec = TokenRequestSpec { expiration_seconds: Some(7200), ..TokenRequestSpec::default() };
+        let request = TokenRequest { spec, ..TokenRequest::default() };
+        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
+        let mut config = Config::infer().await.unwrap();
+        config.auth_info =
+            AuthInfo { token: Some(answer.status.unwrap().token.into()), ..AuthInfo::default() };
+        Client::try_from(config).unwrap()
+    }
+
+    /// None in a real cluster.
+    pub(crate) fn server(&self) -> Option<&Server> {
+        match self {
+            Self::Own(server) => Some(server),
+            Self::Real { .. } => None,
+        }
+    }
+
+    /// The API server is away for a while, and forgets what it could have told of that time. In a real cluster somebody has to say how
+    /// that is done; else this says that it was not.
+    pub(crate) async fn away_and_forgetful(&self, test: &str) -> bool {
+        let seconds = std::env::var(AWAY).ok().and_then(|seconds| seconds.parse().ok());
+        let seconds = Duration::from_secs(seconds.unwrap_or(2));
+        if let Self::Own(server) = self {
+            server.away(seconds).await.unwrap();
+            server.compact();
+            return true;
+        }
+        let Ok(program) = std::env::var(BREAK) else {
+            println!("SKIP {test}: {BREAK} does not say how the API server is stopped and started");
+            return false;
+        };
+        call(&program, "stop").await;
+        tokio::time::sleep(seconds).await;
+        call(&program, "start").await;
+        call(&program, "compact").await;
+        true
+    }
+}
+
+async fn call(program: &str, what: &str) {
+    assert!(Command::new(program).arg(what).status().await.unwrap().success(), "{program} {what}");
+}

@@ -1,0 +1,124 @@
+//! A real cluster as a test finds it: nothing of ours, and nobody at work whom a test would disturb. Goes by fixed names and by the label of
+//! what tests make, never by more.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Client, Resource, ResourceExt};
+use peerpods_crds::{KataConfig, PeerPod, PeerPodConfig};
+use peerpods_operator::names;
+use peerpods_operator::objects::Kind;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::cluster::PATIENCE;
+
+/// The label of what tests make.
+pub(crate) const MADE: &str = "test.peerpods.io/made";
+/// Where tests put things.
+pub(crate) const NAMESPACES: [&str; 4] =
+    [names::NAMESPACE, names::DASHBOARD_NAMESPACE, "openshift-config", "shop"];
+
+/// Kinds of the whole cluster, and the names of theirs that are ours.
+const OURS: [(Kind, &[&str]); 5] = [
+    (Kind::MACHINE_CONFIG, &[names::EXTENSION_CONFIG, names::SHIM_CONFIG, names::CRIO_CONFIG]),
+    (Kind::MACHINE_CONFIG_POOL, &[names::POOL]),
+    (Kind::CONTAINER_RUNTIME_CONFIG, &[names::LOG_LEVEL_CONFIG]),
+    (Kind::SECURITY_CONTEXT_CONSTRAINTS, &[names::SCC]),
+    (Kind::RUNTIME_CLASS, &[names::KATA_CLASS, names::PEER_PODS_CLASS]),
+];
+
+/// Kinds of namespaces, whose objects in [`NAMESPACES`] go. Sets before their pods.
+const CONTENTS: [Kind; 4] = [Kind::DAEMON_SET, Kind::DEPLOYMENT, Kind::SECRET, Kind::CONFIG_MAP];
+
+/// A cluster with a machine config operator or an operator of ours is somebody's: these tests would change its nodes.
+pub(crate) async fn refuse_where_somebody_works(client: &Client) {
+    let pools: Api<DynamicObject> = Api::all_with(client.clone(), &Kind::MACHINE_CONFIG_POOL.resource());
+    let found = pools.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    let theirs: Vec<_> = found
+        .iter()
+        .filter(|pool| !pool.labels().contains_key(MADE) && pool.name_any() != names::POOL)
+        .map(ResourceExt::name_any)
+        .collect();
+    assert!(theirs.is_empty(), "this cluster has a machine config operator of its own: {theirs:?}");
+}
+
+/// Removes what tests and the operator made, and waits until it is gone.
+pub(crate) async fn tidy(client: &Client) {
+    let tried = tokio::time::timeout(PATIENCE, async {
+        while !is_tidy(client).await {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    assert!(tried.await.is_ok(), "the cluster is not clean after {PATIENCE:?}");
+}
+
+/// Asks everything to go. Whether there was nothing.
+async fn is_tidy(client: &Client) -> bool {
+    let mut left = release::<KataConfig>(&Api::all(client.clone())).await;
+    left += release::<PeerPodConfig>(&Api::namespaced(client.clone(), names::NAMESPACE)).await;
+    left += release::<PeerPod>(&Api::namespaced(client.clone(), "shop")).await;
+    for (kind, theirs) in OURS {
+        let api = Api::all_with(client.clone(), &kind.resource());
+        left += remove(&api, |object| theirs.contains(&object.name_any().as_str())).await;
+    }
+    let pools = Api::all_with(client.clone(), &Kind::MACHINE_CONFIG_POOL.resource());
+    left += remove(&pools, |pool| pool.labels().contains_key(MADE)).await;
+    for namespace in NAMESPACES {
+        for kind in CONTENTS {
+            let api = Api::namespaced_with(client.clone(), namespace, &kind.resource());
+            left += remove(&api, |object| is_no_others(kind, object)).await;
+        }
+        left += end_pods(&Api::namespaced(client.clone(), namespace)).await;
+    }
+    let nodes: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
+    left += remove(&nodes, |node| node.labels().contains_key(MADE)).await;
+    left == 0
+}
+
+/// What Kubernetes puts into every namespace, and what OpenShift keeps in its own, is not ours.
+fn is_no_others(kind: Kind, object: &DynamicObject) -> bool {
+    let own = [names::NAMESPACE, "shop"].contains(&object.namespace().unwrap_or_default().as_str());
+    let name = object.name_any();
+    let service = object.data["type"] == "kubernetes.io/service-account-token";
+    match kind {
+        Kind::CONFIG_MAP if !own => name == names::DASHBOARD,
+        _ if !own => object.labels().contains_key(MADE),
+        _ => name != "kube-root-ca.crt" && !service,
+    }
+}
+
+/// Deletes objects with whatever holds them: nobody of ours is there to let them go. How many there were.
+async fn release<K>(api: &Api<K>) -> usize
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    // A kind that is not there has no objects.
+    let Ok(list) = api.list(&ListParams::default()).await else { return 0 };
+    for object in &list {
+        let _ = api.delete(&object.name_any(), &DeleteParams::default()).await;
+        let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+        let _ = api.patch(&object.name_any(), &PatchParams::default(), &free).await;
+    }
+    list.items.len()
+}
+
+async fn remove(api: &Api<DynamicObject>, is_ours: impl Fn(&DynamicObject) -> bool) -> usize {
+    let Ok(list) = api.list(&ListParams::default()).await else { return 0 };
+    let ours: Vec<_> = list.iter().filter(|object| is_ours(object)).collect();
+    for object in &ours {
+        let _ = api.delete(&object.name_any(), &DeleteParams::background()).await;
+    }
+    ours.len()
+}
+
+/// No kubelet of a node that is not there says that a pod has ended.
+async fn end_pods(pods: &Api<Pod>) -> usize {
+    let list = pods.list(&ListParams::default()).await.unwrap();
+    for pod in &list {
+        let _ = pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
+    }
+    list.items.len()
+}
