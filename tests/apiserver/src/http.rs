@@ -165,9 +165,12 @@ impl Exchange<'_> {
     fn value(&self) -> Result<Value, Refusal> {
         let bad =
             |error: String| Refusal::bad_request(format!("the body of the request cannot be read: {error}"));
-        if header(self.parts, &CONTENT_TYPE).contains("yaml")
-            && serde_json::from_slice::<Value>(self.body).is_err()
-        {
+        let media = header(self.parts, &CONTENT_TYPE);
+        if media.contains("protobuf") {
+            let message = "this test API server takes JSON and YAML, no protobuf";
+            return Err(Refusal::new(415, "UnsupportedMediaType", message));
+        }
+        if media.contains("yaml") && serde_json::from_slice::<Value>(self.body).is_err() {
             let text = std::str::from_utf8(self.body).map_err(|error| bad(error.to_string()))?;
             return serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()));
         }

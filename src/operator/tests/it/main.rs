@@ -5,7 +5,9 @@
 
 mod access;
 mod cluster;
+mod guide;
 mod kataconfig;
+mod kubectl;
 mod kubelet;
 mod objects;
 mod openshift;

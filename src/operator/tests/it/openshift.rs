@@ -5,16 +5,16 @@ use serde_json::{Value, json};
 /// Their definitions.
 pub(crate) fn definitions() -> Vec<Value> {
     [
-        ("machineconfiguration.openshift.io", "MachineConfig", "machineconfigs"),
-        ("machineconfiguration.openshift.io", "MachineConfigPool", "machineconfigpools"),
-        ("machineconfiguration.openshift.io", "ContainerRuntimeConfig", "containerruntimeconfigs"),
-        ("security.openshift.io", "SecurityContextConstraints", "securitycontextconstraints"),
+        ("machineconfiguration.openshift.io", "MachineConfig", "machineconfigs", "mc"),
+        ("machineconfiguration.openshift.io", "MachineConfigPool", "machineconfigpools", "mcp"),
+        ("machineconfiguration.openshift.io", "ContainerRuntimeConfig", "containerruntimeconfigs", "ctrcfg"),
+        ("security.openshift.io", "SecurityContextConstraints", "securitycontextconstraints", "scc"),
     ]
-    .map(|(group, kind, plural)| definition(group, kind, plural))
+    .map(|(group, kind, plural, short)| definition(group, kind, plural, short))
     .into()
 }
 
-fn definition(group: &str, kind: &str, plural: &str) -> Value {
+fn definition(group: &str, kind: &str, plural: &str, short: &str) -> Value {
     // Constraints have their fields beside metadata.
     let schema =
         json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
@@ -28,7 +28,7 @@ fn definition(group: &str, kind: &str, plural: &str) -> Value {
         "spec": {
             "group": group,
             "scope": "Cluster",
-            "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
+            "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase(), "shortNames": [short] },
             "versions": [version],
         },
     })

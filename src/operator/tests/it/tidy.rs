@@ -21,6 +21,9 @@ pub(crate) const MADE: &str = "test.peerpods.io/made";
 pub(crate) const NAMESPACES: [&str; 4] =
     [names::NAMESPACE, names::DASHBOARD_NAMESPACE, "openshift-config", "shop"];
 
+/// What Kubernetes and OpenShift put into every namespace.
+const FURNITURE: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
+
 /// Kinds of the whole cluster, and the names of theirs that are ours.
 const OURS: [(Kind, &[&str]); 5] = [
     (Kind::MACHINE_CONFIG, &[names::EXTENSION_CONFIG, names::SHIM_CONFIG, names::CRIO_CONFIG]),
@@ -86,7 +89,7 @@ fn is_no_others(kind: Kind, object: &DynamicObject) -> bool {
     match kind {
         Kind::CONFIG_MAP if !own => name == names::DASHBOARD,
         _ if !own => object.labels().contains_key(MADE),
-        _ => name != "kube-root-ca.crt" && !service,
+        _ => !FURNITURE.contains(&name.as_str()) && !service,
     }
 }
 

@@ -95,6 +95,13 @@ fn webhook(place: &Place, client: Value, extra: Value) -> Value {
     json!({"webhooks": [webhook]})
 }
 
+/// Lets a change of a configuration come into force: a real server hears of its own changes a moment later.
+async fn in_force(place: &Place) {
+    if place.server.is_none() {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+}
+
 async fn made(place: &Place, metadata: Value) -> Result<k8s_openapi::api::core::v1::ConfigMap, kube::Error> {
     place.maps().create(&PostParams::default(), &parse(json!({"metadata": metadata}))).await
 }
@@ -109,6 +116,7 @@ async fn a_mutating_webhook_changes_what_is_made() {
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(place.client.clone());
     let name = place.unique("hook");
     create(&configurations, &name, webhook(&place, hook.by_url(), json!({}))).await;
+    in_force(&place).await;
     let object = made(&place, json!({"name": "c"})).await.unwrap();
     assert_eq!(object.data.unwrap()["from"], "webhook");
     let asked = hook.asked();
@@ -130,6 +138,7 @@ async fn a_validating_webhook_denies_with_its_words() {
     let configurations: Api<ValidatingWebhookConfiguration> = Api::all(place.client.clone());
     let name = place.unique("hook");
     create(&configurations, &name, webhook(&place, hook.by_url(), json!({}))).await;
+    in_force(&place).await;
     let refused = made(&place, json!({"name": "c"})).await.unwrap_err();
     assert!(
         refused.to_string().contains("admission webhook \"test.example.com\" denied the request: not here"),
@@ -151,9 +160,11 @@ async fn a_webhook_that_cannot_be_asked_fails_the_request_or_is_passed_over() {
     let configurations: Api<ValidatingWebhookConfiguration> = Api::all(place.client.clone());
     let name = place.unique("hook");
     create(&configurations, &name, webhook(&place, client.clone(), json!({"failurePolicy": "Fail"}))).await;
+    in_force(&place).await;
     assert_eq!(refusal(made(&place, json!({"name": "c"})).await), (500, "InternalError".into()));
     configurations.delete(&name, &DeleteParams::default()).await.unwrap();
     create(&configurations, &name, webhook(&place, client, json!({"failurePolicy": "Ignore"}))).await;
+    in_force(&place).await;
     made(&place, json!({"name": "c"})).await.unwrap();
     configurations.delete(&name, &DeleteParams::default()).await.unwrap();
     place.leave().await;
