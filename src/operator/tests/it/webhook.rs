@@ -180,6 +180,10 @@ async fn a_rotation_under_load_fails_no_pod() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(created > 80 && after >= 60, "{created} pods, {after} turns after the rotation");
+    // A replica that has not heard of it yet would show the old one.
+    let configuration = cluster.all::<MutatingWebhookConfiguration>().get(CONFIGURATION).await.unwrap();
+    let bundle = configuration.webhooks.unwrap().remove(0).client_config.ca_bundle.unwrap().0;
+    assert_eq!(String::from_utf8(bundle).unwrap().matches("BEGIN CERTIFICATE").count(), 2);
 }
 
 #[tokio::test]

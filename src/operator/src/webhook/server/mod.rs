@@ -12,6 +12,7 @@ mod connection;
 mod existing;
 mod respond;
 mod tls;
+pub mod took;
 mod webhooks;
 
 use std::future::Future;
