@@ -19,7 +19,8 @@ const MARK: &str = "peerpods install-node";
 
 const BEGIN: &str = "# BEGIN peerpods install-node, changes are undone\n";
 /// The same where the last line had no end.
-const BEGIN_AFTER_END: &str = "# BEGIN peerpods install-node, changes are undone; so is the end of the line above\n";
+const BEGIN_AFTER_END: &str =
+    "# BEGIN peerpods install-node, changes are undone; so is the end of the line above\n";
 const END: &str = "# END peerpods install-node\n";
 
 const CRI: [&str; 2] = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"];
@@ -43,7 +44,8 @@ pub fn without_ours(text: &str) -> Option<String> {
     if let Some(begin) = text.find(BEGIN).or_else(|| text.find(BEGIN_AFTER_END)) {
         let end = begin + text[begin..].find(END)? + END.len();
         let ended_a_line = text[begin..].starts_with(BEGIN_AFTER_END) && end == text.len();
-        let begin = if ended_a_line { text[..begin].trim_end_matches('\n').len().max(begin - 1) } else { begin };
+        // What somebody wrote below needs the end of that line.
+        let begin = if ended_a_line { begin.saturating_sub(1) } else { begin };
         text.replace_range(begin..end, "");
     }
     for ours in [line(), entry()] {
@@ -192,7 +194,10 @@ fn part_matches(pattern: &str, part: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == part,
         Some((start, rest)) => part.strip_prefix(start).is_some_and(|left| {
-            left.char_indices().map(|(at, _)| at).chain([left.len()]).any(|at| part_matches(rest, &left[at..]))
+            left.char_indices()
+                .map(|(at, _)| at)
+                .chain([left.len()])
+                .any(|at| part_matches(rest, &left[at..]))
         }),
     }
 }
