@@ -247,6 +247,15 @@ const OPERATORS: &[Right] = &[
     right(
         Own,
         ("apps", "daemonsets"),
+        &[names::INSTALLER, names::REMOVER],
+        KEEP,
+        "who places files on nodes, and who removes them, where there is no machine config operator",
+    ),
+    right(Own, ("", "serviceaccounts"), &[names::INSTALLER_ACCOUNT], KEEP, "their account, without rights"),
+    right(Own, ("", "pods"), &[], FOLLOW, "how far they are on each node"),
+    right(
+        Own,
+        ("apps", "daemonsets"),
         &[names::NODE_SERVICE],
         &["get", "create", "patch"],
         "the node service; it goes with the PeerPodConfig that owns it",

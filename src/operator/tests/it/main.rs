@@ -14,6 +14,7 @@ mod openshift;
 mod peerpod;
 mod peerpodconfig;
 mod place;
+mod plain;
 mod tidy;
 mod webhook;
 mod webhook_process;

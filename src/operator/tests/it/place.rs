@@ -35,6 +35,14 @@ pub(crate) fn is_real() -> bool {
     std::env::var("PEERPODS_TEST_CLUSTER").is_ok_and(|value| value == "1")
 }
 
+/// Says that a test is not for real clusters, where this is one.
+pub(crate) fn cannot(test: &str, why: &str) -> bool {
+    if is_real() {
+        println!("SKIP {test}: {why}");
+    }
+    is_real()
+}
+
 impl Place {
     pub(crate) async fn open() -> Self {
         // Another part of the program may have chosen already: its choice is as good.
