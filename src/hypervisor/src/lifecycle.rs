@@ -59,6 +59,11 @@ impl Lifecycle {
         self.drain.is_cancelled()
     }
 
+    /// Waits until the service is asked to end. May be dropped.
+    pub async fn asked_to_end(&self) {
+        self.drain.cancelled().await;
+    }
+
     /// How far the service is.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod deploy;
 pub mod kataconfig;
+pub mod lease;
 pub mod names;
 pub mod objects;
 pub mod peerpod;

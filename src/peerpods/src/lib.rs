@@ -4,6 +4,7 @@
 //! ([`sandbox`]), that for VMs nobody owns ([`gc`]), what is placed on a node's host ([`installer`]) and the checks before the first pod ([`doctor`]). What a role does is its own crate's business.
 
 pub mod cli;
+pub mod cluster;
 mod commands;
 pub mod config;
 pub mod doctor;

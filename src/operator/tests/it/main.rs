@@ -9,6 +9,7 @@ mod guide;
 mod kataconfig;
 mod kubectl;
 mod kubelet;
+mod lease;
 mod objects;
 mod openshift;
 mod peerpod;

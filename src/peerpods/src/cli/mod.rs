@@ -60,9 +60,14 @@ pub enum Command {
     #[command(after_help = "Examples:\n  peerpods hypervisor\n  \
         peerpods hypervisor --socket /run/test/hypervisor.sock --proxy-timeout 2m --log-level debug")]
     Hypervisor(ConfigFlags),
+    /// Run the operator: the controllers, and what the API server asks about their objects, in the foreground
+    #[command(after_help = "Examples:\n  peerpods operator\n  \
+        KUBECONFIG=~/.kube/config peerpods operator --namespace peerpods --log-level debug")]
+    Operator(ConfigFlags),
     /// Run the roles named in the configuration, in the foreground
     #[command(
-        after_help = "Example, with /etc/peerpods/peerpods.toml holding `roles = [\"hypervisor\"]`:\n  peerpods run"
+        after_help = "Example, with /etc/peerpods/peerpods.toml holding `roles = [\"hypervisor\"]`:\n  peerpods run\n\n\
+        All roles in one process, as on a cluster of one node:\n  peerpods run --roles hypervisor,operator,webhook"
     )]
     Run(ConfigFlags),
     /// Make, use and remove pod VMs as the shim does
@@ -85,6 +90,17 @@ pub enum Command {
     /// Place what a node's container runtime needs to know of us, or remove it: the operator's DaemonSets run this
     #[command(hide = true, after_help = install_node::HELP)]
     InstallNode(install_node::InstallNodeArgs),
+    /// Print the definitions of the custom resources, for kubectl
+    #[command(after_help = "Example:\n  peerpods crd | kubectl apply --server-side -f -")]
+    Crd,
+    /// Print what runs the operator and says who may do what, for kubectl
+    #[command(after_help = "Examples:\n  peerpods manifests | kubectl apply --server-side -f -\n  \
+        peerpods manifests --openshift | oc apply --server-side -f -")]
+    Manifests {
+        /// Also what only OpenShift has
+        #[arg(long)]
+        openshift: bool,
+    },
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -5,6 +5,7 @@ mod doctor;
 mod gc;
 mod image;
 mod install_node;
+mod manifests;
 #[cfg(feature = "aws")]
 mod ports;
 mod sandbox;
@@ -61,6 +62,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let Cli { global, command } = cli;
     match command {
         Command::Hypervisor(flags) => roles(&global, &flags, |_| vec![Role::Hypervisor]).await,
+        Command::Operator(flags) => roles(&global, &flags, |_| vec![Role::Operator]).await,
         Command::Run(flags) => roles(&global, &flags, |settings| settings.roles.clone()).await,
         Command::Sandbox(command) => sandbox::run(&global, *command).await,
         Command::Gc(command) => gc::run(&global, command).await,
@@ -69,6 +71,8 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Image(command) => image::run(&global, command).await,
         Command::Doctor(asked) => doctor::run(&global, &asked).await,
         Command::InstallNode(asked) => install_node::run(&global, &asked).await,
+        Command::Crd => manifests::definitions(global.output),
+        Command::Manifests { openshift } => manifests::operator(global.output, openshift),
         Command::Config(ConfigCommand::Show(flags)) => {
             let settings = configured(&global, &flags, Verbosity::Command)?;
             config::show(global.output, &settings)

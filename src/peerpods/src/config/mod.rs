@@ -11,6 +11,7 @@ pub mod fault;
 pub mod keys;
 pub mod kinds;
 pub mod layers;
+pub mod operator;
 pub mod qemu;
 pub mod settings;
 
@@ -19,7 +20,8 @@ use std::path::{Path, PathBuf};
 
 pub use fault::{Fault, Faults, Origin};
 pub use layers::{Environment, FlagValue, Layer, ProcessEnvironment};
-pub use settings::{ProviderSettings, Role, Settings};
+pub use operator::OperatorSettings;
+pub use settings::{Kubernetes, ProviderSettings, Role, Settings};
 
 /// Where the file is when nobody says so; it may be absent.
 pub const DEFAULT_FILE: &str = "/etc/peerpods/peerpods.toml";

@@ -17,6 +17,7 @@ use super::aws;
 use super::door::{Door, Shown};
 use super::fault::Faults;
 use super::kinds::{self, Kind};
+use super::operator::{self, OperatorSettings};
 use super::qemu;
 use crate::health;
 
@@ -25,10 +26,29 @@ use crate::health;
 pub enum Role {
     /// The node service behind the shim's socket.
     Hypervisor,
+    /// The controllers, and what the API server asks about their objects.
+    Operator,
+    /// What the API server asks about pods.
+    Webhook,
 }
 
 /// The roles there are, by name.
-pub const ROLES: &[(&str, Role)] = &[("hypervisor", Role::Hypervisor)];
+pub const ROLES: &[(&str, Role)] =
+    &[("hypervisor", Role::Hypervisor), ("operator", Role::Operator), ("webhook", Role::Webhook)];
+
+/// Whether there is a cluster in which VMs are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kubernetes {
+    /// Where this is a pod of one.
+    Auto,
+    /// Also with a kubeconfig.
+    On,
+    /// There is none.
+    Off,
+}
+
+const KUBERNETES: &[(&str, Kubernetes)] =
+    &[("auto", Kubernetes::Auto), ("on", Kubernetes::On), ("off", Kubernetes::Off)];
 
 /// Who makes the VMs, with its own settings.
 #[derive(Debug, Clone)]
@@ -69,6 +89,10 @@ const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", 
 pub struct Settings {
     /// What `peerpods run` runs.
     pub roles: Vec<Role>,
+    /// Whether there is a cluster in which VMs are recorded.
+    pub kubernetes: Kubernetes,
+    /// The operator and the webhook.
+    pub operator: OperatorSettings,
     /// Who makes the VMs.
     pub provider: ProviderSettings,
     /// The node service.
@@ -95,6 +119,8 @@ pub struct Settings {
 /// All faults, when there are any.
 pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
     let roles = roles(&mut door);
+    let kubernetes = door.take("kubernetes", Kubernetes::Auto, &KUBERNETES_MODE);
+    let operator = operator::assemble(&mut door);
     let provider_name = door.take("provider", ProviderName::Qemu, &PROVIDER);
     let hypervisor = hypervisor(&mut door);
     door.take("tunnel-type", (), &TUNNEL_TYPE);
@@ -122,6 +148,8 @@ pub fn assemble(mut door: Door) -> Result<Settings, Faults> {
     let shown = in_table_order(shown);
     Ok(Settings {
         roles,
+        kubernetes,
+        operator,
         provider,
         hypervisor,
         health_address,
@@ -145,6 +173,9 @@ const PROVIDER: Kind<ProviderName> = Kind {
     },
     show: |name| kinds::name_of(*name, PROVIDERS).into(),
 };
+
+const KUBERNETES_MODE: Kind<Kubernetes> =
+    Kind { read: |w| kinds::word(w, KUBERNETES), show: |mode| kinds::name_of(*mode, KUBERNETES).into() };
 
 const LOG_FORMAT: Kind<LogFormat> = Kind {
     read: |w| kinds::word(w, LOG_FORMATS),

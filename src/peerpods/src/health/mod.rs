@@ -5,6 +5,7 @@
 //!  GET /livez           what only a new process could mend        503: kubelet restarts the container
 //!  GET /readyz          also: is work taken now                   503: starting, or asked to end
 //!  GET /healthz         the same as /livez, its older name
+//!  GET /metrics         what is counted, in the text form of OpenMetrics
 //!      ?verbose         each check on a line, as Kubernetes' own components answer
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! Answering health checks over HTTP/1.1: `GET` and `HEAD`, one request a connection, few connections, none for long. Bodies are not read.
+//! Answering health checks, and showing metrics, over HTTP/1.1: `GET` and `HEAD`, one request a connection, few connections, none for long. Bodies are not read.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,6 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -29,19 +31,31 @@ const HEAD: usize = 8192;
 /// How long an address that is in use is left alone: as a rule it is held by this program's predecessor, which is about to end.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// The form of `/metrics`.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is answered with.
+#[derive(Default)]
+pub struct Shown {
+    /// What is looked at for health.
+    pub checks: Vec<Check>,
+    /// What is counted.
+    pub registry: Registry,
+}
+
 /// Answers on `address` until dropped. An address that cannot be had is told and tried again: pods must not suffer because somebody else
 /// took a port.
-pub async fn serve(address: SocketAddr, checks: Vec<Check>) -> Infallible {
-    let checks = Arc::new(checks);
+pub async fn serve(address: SocketAddr, shown: Shown) -> Infallible {
+    let shown = Arc::new(shown);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let listener = listen(address).await;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => match room.clone().try_acquire_owned() {
                 Ok(permit) => {
-                    let checks = checks.clone();
+                    let shown = shown.clone();
                     tokio::spawn(async move {
-                        one_request(stream, checks).await;
+                        one_request(stream, shown).await;
                         drop(permit);
                     });
                 }
@@ -75,12 +89,12 @@ async fn listen(address: SocketAddr) -> TcpListener {
 }
 
 /// Answers one request of `stream`, whatever it turns out to be.
-async fn one_request<S>(stream: S, checks: Arc<Vec<Check>>)
+async fn one_request<S>(stream: S, shown: Arc<Shown>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&checks, request.method(), request.uri().path(), request.uri().query());
+        let response = respond(&shown, request.method(), request.uri().path(), request.uri().query());
         async move { Ok::<_, Infallible>(response) }
     });
     let mut builder = http1::Builder::new();
@@ -96,18 +110,19 @@ where
 /// The same for `tests/fuzz`.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
-pub async fn answer_one<S: AsyncRead + AsyncWrite + Unpin>(stream: S, checks: Arc<Vec<Check>>) {
-    one_request(stream, checks).await;
+pub async fn answer_one<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shown: Arc<Shown>) {
+    one_request(stream, shown).await;
 }
 
-fn respond(checks: &[Check], method: &Method, path: &str, query: Option<&str>) -> Response<Full<Bytes>> {
+fn respond(shown: &Shown, method: &Method, path: &str, query: Option<&str>) -> Response<Full<Bytes>> {
     let endpoint = match path {
-        "/livez" | "/healthz" => Endpoint::Livez,
-        "/readyz" => Endpoint::Readyz,
+        "/livez" | "/healthz" => Some(Endpoint::Livez),
+        "/readyz" => Some(Endpoint::Readyz),
+        "/metrics" => None,
         _ => {
             return text(
                 StatusCode::NOT_FOUND,
-                "there are /livez, /readyz and /healthz, each with ?verbose\n",
+                "there are /livez, /readyz and /healthz, each with ?verbose, and /metrics\n",
             );
         }
     };
@@ -116,11 +131,22 @@ fn respond(checks: &[Check], method: &Method, path: &str, query: Option<&str>) -
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
+    let Some(endpoint) = endpoint else { return metrics(&shown.registry) };
     let words = query.unwrap_or_default().split('&');
     let verbose = words.map(|word| word.split('=').next()).any(|word| word == Some("verbose"));
     let Answer { passed, body } =
-        answer(checks, endpoint, if verbose { Detail::Verbose } else { Detail::Short });
+        answer(&shown.checks, endpoint, if verbose { Detail::Verbose } else { Detail::Short });
     text(if passed { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
+}
+
+fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
+    let mut body = String::new();
+    if let Err(error) = encode(&mut body, registry) {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n"));
+    }
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
@@ -155,7 +181,7 @@ mod tests {
     /// A server on a port that was free a moment ago.
     async fn server(checks: Vec<Check>) -> SocketAddr {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        tokio::spawn(serve(address, checks));
+        tokio::spawn(serve(address, Shown { checks, registry: Registry::default() }));
         while TcpStream::connect(address).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -182,6 +208,14 @@ mod tests {
             let answer = ask(address, &format!("{request}\r\nHost: x\r\n\r\n")).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_is_shown_as_prometheus_reads_it() {
+        let address = server(broken()).await;
+        let metrics = ask(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(metrics.starts_with("HTTP/1.1 200 ") && metrics.contains("openmetrics-text"), "{metrics}");
+        assert!(metrics.ends_with("# EOF\n"), "{metrics}");
     }
 
     #[tokio::test]
@@ -218,7 +252,7 @@ mod tests {
     async fn an_address_in_use_is_waited_for() {
         let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = holder.local_addr().unwrap();
-        tokio::spawn(serve(address, Vec::new()));
+        tokio::spawn(serve(address, Shown::default()));
         tokio::time::sleep(Duration::from_millis(100)).await;
         drop(holder);
         let served = async {

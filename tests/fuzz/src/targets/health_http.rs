@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerpods::health::server::answer_one;
+use peerpods::health::server::{Shown, answer_one};
 use peerpods::health::{Check, Counts};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
@@ -27,9 +27,10 @@ fn check(data: &[u8]) {
         if hangs_up {
             client.shutdown().await.unwrap();
         }
-        let checks = Arc::new(vec![Check::new("serving", Counts::Live, || Ok(()))]);
+        let checks = vec![Check::new("serving", Counts::Live, || Ok(()))];
+        let shown = Arc::new(Shown { checks, ..Shown::default() });
         let began = tokio::time::Instant::now();
-        answer_one(server, checks).await;
+        answer_one(server, shown).await;
         assert!(began.elapsed() <= Duration::from_secs(6), "a connection outlives its time");
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();

@@ -1,23 +1,27 @@
 //! Composing roles: the only place that knows concrete providers, tunnels and links.
 
+mod hypervisor;
+mod operator;
+mod webhook;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use peerpods_agentlink::process::LinkProcesses;
-use peerpods_hypervisor::journal::DiskJournal;
-use peerpods_hypervisor::ledger::NoLedger;
-use peerpods_hypervisor::{Lifecycle, Parts, RunError};
-use peerpods_podnet::VxlanTunnel;
+use peerpods_hypervisor::{Lifecycle, RunError};
+use peerpods_operator::webhook::role::RoleError as WebhookError;
 use peerpods_provider::Provider;
 #[cfg(feature = "aws")]
 use peerpods_provider_aws::{AwsConfig, AwsProvider};
 use peerpods_provider_qemu::QemuProvider;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
+use crate::cluster::{self, ClusterError};
 use crate::config::{ProviderSettings, Role, Settings};
 use crate::health::{self, Check};
 use crate::programs::{LINK, NotFound, Places};
@@ -34,6 +38,23 @@ pub enum RoleError {
     /// The node service failed.
     #[error("the node service failed")]
     Hypervisor(#[from] RunError),
+    /// There is no cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The cluster's id is known and cannot be kept.
+    #[error("cannot keep the cluster's id in state-dir")]
+    ClusterId(#[source] std::io::Error),
+    /// The webhook failed.
+    #[error("the webhook failed")]
+    Webhook(#[from] WebhookError),
+    /// The webhook's port cannot be had.
+    #[error("the webhook cannot listen at {address}; free it, or set webhook-address")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
 /// The provider that was configured.
@@ -62,18 +83,17 @@ struct Prepared {
 }
 
 /// Runs roles in this process until all end, one fails, or SIGTERM or SIGINT asks them to end; a second signal makes them hurry.
-/// Health is answered from before the roles begin until they have ended.
+/// Health and metrics are answered from before the roles begin until they have ended.
 ///
 /// # Errors
 /// The first role's failure.
 pub async fn run(settings: &Settings, roles: &[Role]) -> Result<(), RoleError> {
     let life = Lifecycle::new();
     end_on_signals(&life)?;
+    let mut registry = Registry::default();
+    registry.register("peerpods_build", "This program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     let (mut running, mut checks) = (Vec::new(), Vec::new());
-    for role in roles {
-        let prepared = match role {
-            Role::Hypervisor => hypervisor(settings, life.clone())?,
-        };
+    for prepared in prepare(settings, roles, &life, &mut registry).await? {
         running.push(prepared.running);
         checks.extend(prepared.checks);
     }
@@ -86,55 +106,48 @@ pub async fn run(settings: &Settings, roles: &[Role]) -> Result<(), RoleError> {
     });
     tokio::select! {
         ended = futures::future::join_all(running) => ended.into_iter().collect(),
-        never = answer_health(settings.health_address, checks) => match never {},
+        never = answer_health(settings.health_address, checks, registry) => match never {},
     }
 }
 
-async fn answer_health(address: Option<SocketAddr>, checks: Vec<Check>) -> Infallible {
+async fn prepare(
+    settings: &Settings,
+    roles: &[Role],
+    life: &Lifecycle,
+    registry: &mut Registry,
+) -> Result<Vec<Prepared>, RoleError> {
+    let mut prepared = Vec::new();
+    if roles.contains(&Role::Hypervisor) {
+        let cluster = cluster::client(settings.kubernetes).await?;
+        prepared.push(hypervisor::prepare(settings, life.clone(), cluster)?);
+    }
+    if roles.iter().any(|role| *role != Role::Hypervisor) {
+        // These are nothing without a cluster.
+        let client = cluster::anywhere().await?;
+        let stop = until_the_end(life);
+        if roles.contains(&Role::Operator) {
+            prepared.push(operator::prepare(settings, &client, stop.clone(), registry));
+        }
+        prepared.extend(webhook::prepare(settings, roles, &client, stop, registry)?);
+    }
+    Ok(prepared)
+}
+
+/// Cancelled when the process is asked to end.
+fn until_the_end(life: &Lifecycle) -> CancellationToken {
+    let (token, life) = (CancellationToken::new(), life.clone());
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        life.asked_to_end().await;
+        cancelled.cancel();
+    });
+    token
+}
+
+async fn answer_health(address: Option<SocketAddr>, checks: Vec<Check>, registry: Registry) -> Infallible {
     match address {
-        Some(address) => health::server::serve(address, checks).await,
+        Some(address) => health::server::serve(address, health::server::Shown { checks, registry }).await,
         None => std::future::pending().await,
-    }
-}
-
-fn hypervisor(settings: &Settings, life: Lifecycle) -> Result<Prepared, RoleError> {
-    let program = link_program(settings).map_err(RoleError::LinkProgram)?;
-    let journal =
-        DiskJournal::open(settings.hypervisor.state_dir.join("journal")).map_err(RunError::Journal)?;
-    let parts = Parts {
-        provider: provider(&settings.provider),
-        tunnel: Arc::new(VxlanTunnel::with_metadata_access(settings.hypervisor.metadata_access)),
-        link: Arc::new(LinkProcesses::placed(program, settings.link_placement.clone())),
-        ledger: Arc::new(NoLedger),
-        journal: Arc::new(journal.clone()),
-    };
-    let checks = health::of_hypervisor(life.clone(), journal);
-    let config = settings.hypervisor.clone();
-    let beside = beside(settings);
-    let running = async move {
-        tokio::select! {
-            ended = peerpods_hypervisor::run(config, parts, life) => Ok(ended?),
-            never = beside => match never {},
-        }
-    };
-    Ok(Prepared { running: running.boxed(), checks })
-}
-
-/// What is done once beside the node service, and is no reason for its end.
-fn beside(settings: &Settings) -> BoxFuture<'static, Infallible> {
-    #[cfg(feature = "aws")]
-    {
-        let settings = settings.clone();
-        async move {
-            crate::ports::at_start(&settings).await;
-            std::future::pending().await
-        }
-        .boxed()
-    }
-    #[cfg(not(feature = "aws"))]
-    {
-        let _ = settings;
-        std::future::pending().boxed()
     }
 }
 

@@ -1,0 +1,109 @@
+//! The cluster this process is part of: how its API server is reached, and by which id the cluster's VMs are known.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use kube::Client;
+use kube::config::{InClusterError, InferConfigError};
+use peerpods_operator::cluster;
+use peerpods_podvm::ClusterId;
+use tokio::time::sleep;
+
+use crate::config::Kubernetes;
+
+/// Where a node's service keeps the cluster's id; the node service reads it there.
+const ID_FILE: &str = "cluster-id";
+/// Until the next question for it.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Why there is no cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// This is no pod, and there is no kubeconfig.
+    #[error("no cluster: this is no pod of one, and neither KUBECONFIG nor ~/.kube/config says where it is")]
+    Nowhere(#[source] InferConfigError),
+    /// This is a pod whose account cannot be read.
+    #[error("this is a pod whose service account cannot be read; --kubernetes off does without a cluster")]
+    Account(#[source] InClusterError),
+    /// The client cannot be made.
+    #[error("cannot talk to the cluster's API server")]
+    Client(#[source] kube::Error),
+}
+
+/// A client of the cluster, where there is to be one. Nothing is asked yet.
+///
+/// # Errors
+/// When there has to be one and nobody says where.
+pub async fn client(mode: Kubernetes) -> Result<Option<Client>, ClusterError> {
+    match mode {
+        Kubernetes::Off => Ok(None),
+        Kubernetes::On => anywhere().await.map(Some),
+        Kubernetes::Auto => match kube::Config::incluster() {
+            Ok(config) => Client::try_from(config).map(Some).map_err(ClusterError::Client),
+            // No pod: its variables are not there.
+            Err(InClusterError::ReadEnvironmentVariable(_)) => Ok(None),
+            Err(error) => Err(ClusterError::Account(error)),
+        },
+    }
+}
+
+/// A client of the cluster that this is a pod of, or that a kubeconfig names.
+///
+/// # Errors
+/// When nobody says where it is.
+pub async fn anywhere() -> Result<Client, ClusterError> {
+    let config = kube::Config::infer().await.map_err(ClusterError::Nowhere)?;
+    Client::try_from(config).map_err(ClusterError::Client)
+}
+
+/// Has the node service know the cluster's id: asks for it until it is known, and keeps it, so that a service that comes back while the
+/// API server is away knows it still. A node that was part of no cluster keeps the id that its VMs have.
+///
+/// # Errors
+/// When it cannot be kept.
+pub async fn remember_id(client: &Client, state_dir: &Path) -> io::Result<()> {
+    let file = state_dir.join(ID_FILE);
+    if tokio::fs::try_exists(&file).await? {
+        return Ok(());
+    }
+    let id = loop {
+        match cluster::id(client).await {
+            Ok(id) => break id,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot know the cluster's id yet; asked again in {AGAIN:?}"
+                );
+                sleep(AGAIN).await;
+            }
+        }
+    };
+    keep(&file, &id)
+}
+
+fn keep(file: &Path, id: &ClusterId) -> io::Result<()> {
+    if let Some(dir) = file.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let temporary = file.with_extension("new");
+    std::fs::write(&temporary, format!("{id}\n"))?;
+    std::fs::File::open(&temporary)?.sync_all()?;
+    std::fs::rename(&temporary, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_is_kept_where_the_node_service_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state").join(ID_FILE);
+        keep(&file, &"c-1".parse().unwrap()).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "c-1\n");
+        let left: Vec<_> = std::fs::read_dir(file.parent().unwrap()).unwrap().collect();
+        assert_eq!(left.len(), 1, "something temporary is left");
+    }
+}
