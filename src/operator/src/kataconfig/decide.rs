@@ -5,7 +5,7 @@
 //! there is work: that is remembered in the status (`waitingForMcoToStart`), and forgotten when it begins, or when pools show
 //! that all has been done already.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,66 +23,17 @@ use crate::objects::{Desired, Kind, ObjectRef};
 use crate::settings::Settings;
 
 mod plain;
+mod plan;
 mod removal;
 mod webhook;
 
+pub use plan::{Finalizer, Labels, Plan, Role};
 pub use removal::remove;
 
 /// How long until the next look at something that no event announces.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// Pods named in a message.
 const PODS_NAMED: usize = 10;
-
-/// What is to be done, in this order.
-#[derive(Debug, Clone, Default)]
-pub struct Plan {
-    /// What becomes of our finalizer.
-    pub finalizer: Finalizer,
-    /// Objects to apply before nodes get their labels.
-    pub first: Vec<Desired>,
-    /// Labels of nodes.
-    pub roles: Vec<Role>,
-    /// Labels of nodes where our own pods place files.
-    pub labels: Vec<Labels>,
-    /// Objects to apply then.
-    pub apply: Vec<Desired>,
-    /// Objects that are not to be there.
-    pub delete: Vec<ObjectRef>,
-    /// The status.
-    pub status: KataConfigStatus,
-    /// When to look again although nothing happened.
-    pub again: Option<Duration>,
-}
-
-/// What becomes of our finalizer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Finalizer {
-    /// It stays as it is.
-    #[default]
-    Leave,
-    /// It is to be there.
-    Add,
-    /// It is to go, after all else of the plan.
-    Remove,
-}
-
-/// A node whose role changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Role {
-    /// The node.
-    pub node: String,
-    /// Whether it has our role from now on.
-    pub has: bool,
-}
-
-/// A node whose labels change: each to a value, or to none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labels {
-    /// The node.
-    pub node: String,
-    /// The labels.
-    pub change: BTreeMap<&'static str, Option<&'static str>>,
-}
 
 /// What is to be done about a KataConfig.
 #[must_use]

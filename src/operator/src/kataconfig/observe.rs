@@ -45,9 +45,9 @@ pub async fn observe(
     config: KataConfig,
     settings: &Settings,
 ) -> Result<World, ObserveError> {
-    let apis = apis(client).await?;
-    let mut world = World { apis, older: older(client, &config).await?, config, ..World::default() };
-    world.nodes = all_nodes(client).await?;
+    let nodes = all_nodes(client).await?;
+    let apis = apis(client, &nodes).await?;
+    let mut world = World { apis, nodes, older: older(client, &config).await?, config, ..World::default() };
     match apis.machine_configs {
         true => of_machine_configs(client, &mut world).await?,
         false => of_workers(client, settings, &mut world).await?,
@@ -61,12 +61,13 @@ pub async fn observe(
     Ok(world)
 }
 
-/// Which of OpenShift's APIs there are, by discovery.
-async fn apis(client: &Client) -> Result<Apis, ObserveError> {
+/// Which of OpenShift's APIs there are, by discovery. An API server that has just started may not know all of its groups: where nodes show
+/// that there is a machine config operator, its API is only away, and asking for its objects says so.
+async fn apis(client: &Client, nodes: &[Node]) -> Result<Apis, ObserveError> {
     let groups = client.list_api_groups().await.map_err(failed("which APIs there are"))?;
     let has = |kind: Kind| groups.groups.iter().any(|group| group.name == kind.group);
     Ok(Apis {
-        machine_configs: has(Kind::MACHINE_CONFIG),
+        machine_configs: has(Kind::MACHINE_CONFIG) || nodes.iter().any(|node| node.current.is_some()),
         security_constraints: has(Kind::SECURITY_CONTEXT_CONSTRAINTS),
     })
 }

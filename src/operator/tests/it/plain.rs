@@ -292,3 +292,22 @@ async fn drift_is_put_right_on_a_cluster_without_openshift_and_rest_is_rest() {
     cluster.pod_is_ready(names::INSTALLER, "n0").await;
     cluster.rests().await;
 }
+
+/// An API server that has just started may not know all of its groups yet.
+#[tokio::test]
+async fn a_machine_config_operator_whose_api_is_away_is_not_taken_for_none() {
+    let mut cluster = Cluster::without_openshift(1).await;
+    cluster.node_is("n0", "Done", "rendered-worker-0").await;
+    cluster.operate();
+    cluster.ask_for(json!({})).await;
+    until("it was asked", || async {
+        let of_pools = |asked: &peerpods_test_apiserver::Asked| asked.path.contains("machineconfigpools");
+        let asked = cluster.server.requests();
+        // The watch asks as well.
+        asked.iter().filter(|asked| of_pools(asked)).count() > 1
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(cluster.label("n0").await, None);
+    assert!(cluster.operators::<DaemonSet>().get_opt(names::INSTALLER).await.unwrap().is_none());
+}

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Runtime;
 use super::host::File;
-use super::state::State;
+use super::state::{Failed, State};
 
 /// The first line of every file that is ours.
 pub const HEADER: &str =
@@ -171,10 +171,10 @@ pub fn plan(wish: &Wish, observed: &Observed) -> Result<Vec<Step>, Fault> {
     };
     let state = observed.state.clone().unwrap_or_default();
     let digest = digest(&changes);
-    if let Some(failed) = state.failed.as_ref().filter(|failed| failed.digest == digest) {
-        if observed.now < failed.at.saturating_add(LEFT_ALONE) && observed.now >= failed.at {
-            return Err(Fault::FailedBefore { reason: failed.reason.clone() });
-        }
+    let lately = |failed: &&Failed| (failed.at..failed.at.saturating_add(LEFT_ALONE)).contains(&observed.now);
+    let same = state.failed.as_ref().filter(|failed| failed.digest == digest);
+    if let Some(failed) = same.filter(lately) {
+        return Err(Fault::FailedBefore { reason: failed.reason.clone() });
     }
     Ok(steps(wish, observed, &state, changes))
 }
@@ -206,17 +206,9 @@ pub fn digest_of(steps: &[Step]) -> String {
 
 fn steps(wish: &Wish, observed: &Observed, before: &State, changes: Vec<Change>) -> Vec<Step> {
     let installing = matches!(wish, Wish::Files(_));
-    let readers = changes.iter().filter_map(|change| change.reader);
-    let owed: BTreeSet<Runtime> = readers.chain(before.owed.iter().copied()).collect();
     let missing = missing(observed, &changes);
-    let made: BTreeSet<String> = before.made.iter().chain(&missing).cloned().collect();
+    let begun = begun(observed, before, &changes, &missing);
     let mut steps = Vec::new();
-    let mut begun = State { made: made.clone(), owed, before: before.before.clone(), failed: None };
-    for change in &changes {
-        // What was there before the first of several tries is what counts.
-        let text = observed.file(&change.path).text().map(str::to_owned);
-        begun.before.entry(change.path.clone()).or_insert(text);
-    }
     if !changes.is_empty() && begun != *before {
         steps.push(Step::Remember(begun.clone()));
     }
@@ -229,7 +221,7 @@ fn steps(wish: &Wish, observed: &Observed, before: &State, changes: Vec<Change>)
     steps.extend(
         begun.owed.iter().filter(|runtime| observed.running.contains(runtime)).copied().map(Step::Restart),
     );
-    let mut done = State { made, ..State::default() };
+    let mut done = State { made: begun.made.clone(), ..State::default() };
     if !installing {
         steps.extend(before.made.iter().rev().cloned().map(Step::RemoveDirectory));
         done.made.clear();
@@ -239,6 +231,23 @@ fn steps(wish: &Wish, observed: &Observed, before: &State, changes: Vec<Change>)
         steps.push(Step::Remember(done));
     }
     steps
+}
+
+/// What is owed while these changes are made.
+fn begun(observed: &Observed, before: &State, changes: &[Change], missing: &[String]) -> State {
+    let readers = changes.iter().filter_map(|change| change.reader);
+    let mut begun = State {
+        made: before.made.iter().chain(missing).cloned().collect(),
+        owed: readers.chain(before.owed.iter().copied()).collect(),
+        before: before.before.clone(),
+        failed: None,
+    };
+    for change in changes {
+        // What was there before the first of several tries is what counts.
+        let text = observed.file(&change.path).text().map(str::to_owned);
+        begun.before.entry(change.path.clone()).or_insert(text);
+    }
+    begun
 }
 
 /// Directories to make, the outer ones first.

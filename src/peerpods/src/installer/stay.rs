@@ -21,7 +21,7 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 pub enum StayError {
     /// The host is not as wished.
     #[error(transparent)]
-    Install(#[from] InstallError),
+    Install(Box<InstallError>),
     /// The host's files cannot be reached.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -36,6 +36,12 @@ pub enum StayError {
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
+}
+
+impl From<InstallError> for StayError {
+    fn from(error: InstallError) -> Self {
+        Self::Install(Box::new(error))
+    }
 }
 
 /// Where readiness is told: a file that is there while the host is as wished.

@@ -32,7 +32,7 @@ pub enum UnitError {
         /// Its bus.
         bus: String,
         /// Why not.
-        source: zbus::Error,
+        source: Box<zbus::Error>,
     },
     /// It answered with an error.
     #[error("systemd cannot {doing} {unit}")]
@@ -42,7 +42,7 @@ pub enum UnitError {
         /// Of which unit.
         unit: &'static str,
         /// Its answer.
-        source: zbus::Error,
+        source: Box<zbus::Error>,
     },
     /// The unit did not come back.
     #[error(
@@ -88,7 +88,10 @@ impl Systemd {
             let why = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {CALL:?}"));
             Err(why.into())
         });
-        answer.map_err(|source| UnitError::Unreachable { bus: self.bus.display().to_string(), source })
+        answer.map_err(|source| UnitError::Unreachable {
+            bus: self.bus.display().to_string(),
+            source: source.into(),
+        })
     }
 }
 
@@ -160,5 +163,5 @@ async fn property(connection: &Connection, path: &str, name: &str) -> zbus::Resu
 }
 
 fn refused(doing: &'static str, unit: &'static str) -> impl FnOnce(zbus::Error) -> UnitError {
-    move |source| UnitError::Refused { doing, unit, source }
+    move |source| UnitError::Refused { doing, unit, source: source.into() }
 }

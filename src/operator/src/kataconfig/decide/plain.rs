@@ -54,7 +54,7 @@ fn labels(node: &Node, wish: Wish) -> Option<Labels> {
                 Some(Files::Removed) if is_clean(node) => Some(None),
                 _ => None,
             };
-            change.extend(next.map(|word| (names::FILES_LABEL, word)));
+            change.extend(next.map(|value| (names::FILES_LABEL, value)));
         }
     }
     (!change.is_empty()).then(|| Labels { node: node.name.clone(), change })
@@ -82,11 +82,8 @@ pub(super) fn install(installing: &Installing<'_>, selector: &Selector) -> Plan 
     let keep_peer_pods = peer_pods || !still_used.is_empty();
     let (changes, leaving) = turns(world, settings, selector);
     let installer = installer(installing, keep_peer_pods);
-    let rollout = build::template_of(&installer.body) != world.installer.as_deref();
-    let at_rest = !rollout && !changes_files(&changes) && !nodes::under_way(world);
-    let usable = nodes::meant(&world.nodes, selector).is_empty() || has_installed(world);
-    let classes = installing.classes(keep_peer_pods, at_rest && usable);
-    let blocked = !still_used.is_empty() || !leaving.is_empty();
+    let at_rest = is_at_rest(world, &installer, &changes);
+    let classes = installing.classes(keep_peer_pods, at_rest && is_usable(world, selector));
     let (reason, message) = match failed(world) {
         Some(message) => (Reason::Failed, message),
         None if !at_rest => in_progress(installing),
@@ -105,9 +102,16 @@ pub(super) fn install(installing: &Installing<'_>, selector: &Selector) -> Plan 
         apply: installing.objects(&classes),
         delete,
         status: status::status(world, &outlook, installing.now),
-        again: blocked.then_some(LOOK_AGAIN),
+        again: (!still_used.is_empty() || !leaving.is_empty()).then_some(LOOK_AGAIN),
         ..Plan::default()
     }
+}
+
+/// Whether no node has to be waited for: none is at work, and this plan asks for no work.
+fn is_at_rest(world: &World, installer: &Desired, changes: &[Labels]) -> bool {
+    let same_form = build::template_of(&installer.body) == world.installer.as_deref();
+    let asks = changes.iter().any(|one| one.change.contains_key(names::FILES_LABEL));
+    same_form && !asks && !nodes::under_way(world)
 }
 
 fn outlook(installing: &Installing<'_>, reason: Reason, message: String) -> Outlook {
@@ -171,12 +175,10 @@ fn daemon_set(settings: &Settings, files: Files) -> ObjectRef {
     ObjectRef::namespaced(Kind::DAEMON_SET, &settings.namespace, build::name_for(files))
 }
 
-fn changes_files(changes: &[Labels]) -> bool {
-    changes.iter().any(|one| one.change.contains_key(names::FILES_LABEL))
-}
-
-fn has_installed(world: &World) -> bool {
-    world.nodes.iter().any(|node| nodes::plain_place(node) == Some(Place::Installed))
+/// Whether a pod of a class would find a node; where none is meant nobody waits for one.
+fn is_usable(world: &World, selector: &Selector) -> bool {
+    let installed = |node: &Node| nodes::plain_place(node) == Some(Place::Installed);
+    nodes::meant(&world.nodes, selector).is_empty() || world.nodes.iter().any(installed)
 }
 
 /// What nodes failed by.
@@ -246,19 +248,7 @@ pub(super) fn unwind(removing: &Removing<'_>) -> Plan {
     if nodes_done {
         delete.extend(when_nodes_are_done(world, settings));
     }
-    let (reason, message) = match failed(world) {
-        Some(message) if !nodes_done => (Reason::Failed, message),
-        _ if !nodes_done => (
-            Reason::Uninstalling,
-            not_ready(world).unwrap_or_else(|| {
-                "files are removed from nodes, and their container runtimes restarted".to_owned()
-            }),
-        ),
-        _ if !finished => {
-            (Reason::WaitingForObjects, format!("waiting for the end of {}", world.going.join(", ")))
-        }
-        _ => (Reason::Idle, String::new()),
-    };
+    let (reason, message) = why(world, nodes_done);
     let outlook = Outlook { unwinding: !finished, ..removing.outlook(reason, message) };
     Plan {
         finalizer: if finished { Finalizer::Remove } else { Finalizer::Leave },
@@ -268,6 +258,21 @@ pub(super) fn unwind(removing: &Removing<'_>) -> Plan {
         status: status::status(world, &outlook, removing.now),
         again: (!finished).then_some(LOOK_AGAIN),
         ..Plan::default()
+    }
+}
+
+/// What the end waits for.
+fn why(world: &World, nodes_done: bool) -> (Reason, String) {
+    if !nodes_done {
+        if let Some(message) = failed(world) {
+            return (Reason::Failed, message);
+        }
+        let usual = || "files are removed from nodes, and their container runtimes restarted".to_owned();
+        return (Reason::Uninstalling, not_ready(world).unwrap_or_else(usual));
+    }
+    match world.going.is_empty() {
+        true => (Reason::Idle, String::new()),
+        false => (Reason::WaitingForObjects, format!("waiting for the end of {}", world.going.join(", "))),
     }
 }
 

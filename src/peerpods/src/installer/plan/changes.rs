@@ -1,6 +1,6 @@
 //! Which files are to be different from what they are, and who reads them. Pure.
 
-use peerpods_podvm::node_files::{self, Handler, SHIM_CONFIGURATION};
+use peerpods_podvm::node_files::{self, ContainerdVersion, Handler, SHIM_CONFIGURATION};
 
 use super::{CRIO_DROP_IN, Change, Fault, Files, HEADER, Observed};
 use crate::installer::Runtime;
@@ -124,43 +124,44 @@ fn in_containerd(
     if *main == File::Absent || main.text().is_some_and(|text| text.starts_with(HEADER)) {
         return whole(observed, handlers);
     }
+    let version = version(main)?;
+    let sections = node_files::containerd_handlers(version, handlers);
+    let reader = Some(Runtime::Containerd);
+    if !version.merges_plugins() {
+        let holder = block_holder(observed);
+        let drop_in = own(observed, containerd::DROP_IN, None, reader)?;
+        let edits = edits(observed, Some(&holder), &|text| containerd::with_block(text, &sections))?;
+        return Ok(drop_in.into_iter().chain(edits).collect());
+    }
+    let level = level.map(|level| format!("[debug]\nlevel = \"{level}\"\n\n")).unwrap_or_default();
+    let drop_in = format!("version = {}\n\n{level}{sections}", version.number());
+    let drop_in = own(observed, containerd::DROP_IN, Some(drop_in), reader)?;
+    let others = main.text().and_then(containerd::without_ours).and_then(|text| Config::read(&text).ok());
+    let needs_import = others.is_some_and(|config| !config.imports_ours());
+    let edits = edits(observed, needs_import.then_some(containerd::MAIN), &containerd::with_import)?;
+    Ok(drop_in.into_iter().chain(edits).collect())
+}
+
+/// The version of a main file that we can add to.
+fn version(main: &File) -> Result<ContainerdVersion, Fault> {
     let Some(text) = main.text() else { return Err(foreign(containerd::MAIN, main)) };
     let fault = |why: String| Fault::Containerd { path: containerd::MAIN.to_owned(), why };
     let config = Config::read(text).map_err(|why| fault(format!("no TOML: {why}")))?;
     if config.has_no_cri() {
-        return Err(fault(
-            "disabled_plugins has the CRI plugin, so no kubelet is served: take it out".to_owned(),
-        ));
+        let why = "disabled_plugins has the CRI plugin, so no kubelet is served: take it out";
+        return Err(fault(why.to_owned()));
     }
-    let Some(version) = config.written_as() else {
+    config.written_as().ok_or_else(|| {
         let version = config.version();
-        return Err(fault(format!(
-            "it is of version {version}, and of 2 it has to be: `containerd config migrate` prints it so"
-        )));
-    };
-    let sections = node_files::containerd_handlers(version, handlers);
-    let mut changes = Vec::new();
-    if !version.merges_plugins() {
-        let holder = block_holder(observed);
-        changes.extend(own(observed, containerd::DROP_IN, None, Some(Runtime::Containerd))?);
-        changes.extend(edits(observed, Some(&holder), &|text| containerd::with_block(text, &sections))?);
-        return Ok(changes);
-    }
-    let level = level.map(|level| format!("[debug]\nlevel = \"{level}\"\n\n")).unwrap_or_default();
-    let drop_in = format!("version = {}\n\n{level}{sections}", version.number());
-    changes.extend(own(observed, containerd::DROP_IN, Some(drop_in), Some(Runtime::Containerd))?);
-    let needs_import = containerd::without_ours(text)
-        .and_then(|text| Config::read(&text).ok())
-        .is_some_and(|config| !config.imports_ours());
-    let main = needs_import.then_some(containerd::MAIN);
-    changes.extend(edits(observed, main, &containerd::with_import)?);
-    Ok(changes)
+        let migrate = "`containerd config migrate` prints it so";
+        fault(format!("it is of version {version}, and of 2 it has to be: {migrate}"))
+    })
 }
 
 /// A main file that is all ours, where there was none: what containerd does without one, and our handlers. Every containerd since 1.3
 /// reads version 2.
 fn whole(observed: &Observed, handlers: &[Handler]) -> Result<Vec<Change>, Fault> {
-    let Some(version) = node_files::ContainerdVersion::new(2) else { return Ok(Vec::new()) };
+    let Some(version) = ContainerdVersion::new(2) else { return Ok(Vec::new()) };
     let text = format!("version = 2\n\n{}", node_files::containerd_handlers(version, handlers));
     let main = own(observed, containerd::MAIN, Some(text), Some(Runtime::Containerd))?;
     let drop_in = own(observed, containerd::DROP_IN, None, Some(Runtime::Containerd))?;

@@ -2,7 +2,6 @@ use peerpods_podvm::node_files::SHIM_CONFIGURATION;
 
 use super::*;
 use crate::installer::containerd::{DROP_IN, MAIN};
-use crate::installer::state::Failed;
 
 fn observed(running: &[Runtime], files: &[(&str, &str)]) -> Observed {
     let files =

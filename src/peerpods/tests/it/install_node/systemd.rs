@@ -136,6 +136,16 @@ fn real_systemd_restarts_a_real_containerd_and_one_that_does_not_come_back_is_gi
     assert_eq!(report["restarted"], serde_json::json!([]), "{report}");
     assert_eq!(systemd.shown("InvocationID"), second, "nothing changed, nothing restarts");
 
+    // As the DaemonSet runs it: until it is asked to end, and what was placed stays.
+    let (root, ready) = (node.root().display().to_string(), node.root().join("ready").display().to_string());
+    let bus = "/run/dbus/system_bus_socket";
+    let mut stay = vec!["timeout", "--preserve-status", "-s", "TERM", "5", env!("CARGO_BIN_EXE_peerpods")];
+    stay.extend(["install-node", "--host-root", &root, "--bus", bus, "--ready-file", &ready]);
+    stay.extend(["--class", "kata-remote-cc", "--output", "json"]);
+    let report = told(&systemd.beside(&stay));
+    assert_eq!(report["written"], serde_json::json!([]), "{report}");
+    assert!(node.dump().contains(HANDLER) && !Path::new(&ready).exists());
+
     let report = told(&systemd.install_node(&node, &["--remove"]));
     assert_eq!(report["restarted"], serde_json::json!(["containerd"]), "{report}");
     assert_eq!(fs::read_to_string(node.main()).unwrap(), usual());
