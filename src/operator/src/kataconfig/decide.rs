@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use peerpods_crds::{KATACONFIG_FINALIZER, KataConfigStatus, LOG_LEVELS};
 use serde_json::json;
 
-use super::build;
+use super::build::{self, MonitoredHost};
 use super::nodes::{self, Place};
 use super::pools::{self, Target};
 use super::selector::{self, FieldFault, Selector};
@@ -22,54 +22,17 @@ use crate::names;
 use crate::objects::{Desired, Kind, ObjectRef};
 use crate::settings::Settings;
 
+mod plain;
+mod plan;
 mod removal;
 
+pub use plan::{Finalizer, Labels, Plan, Role};
 pub use removal::remove;
 
 /// How long until the next look at something that no event announces.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// Pods named in a message.
 const PODS_NAMED: usize = 10;
-
-/// What is to be done, in this order.
-#[derive(Debug, Clone, Default)]
-pub struct Plan {
-    /// What becomes of our finalizer.
-    pub finalizer: Finalizer,
-    /// Objects to apply before nodes get their labels.
-    pub first: Vec<Desired>,
-    /// Labels of nodes.
-    pub roles: Vec<Role>,
-    /// Objects to apply then.
-    pub apply: Vec<Desired>,
-    /// Objects that are not to be there.
-    pub delete: Vec<ObjectRef>,
-    /// The status.
-    pub status: KataConfigStatus,
-    /// When to look again although nothing happened.
-    pub again: Option<Duration>,
-}
-
-/// What becomes of our finalizer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Finalizer {
-    /// It stays as it is.
-    #[default]
-    Leave,
-    /// It is to be there.
-    Add,
-    /// It is to go, after all else of the plan.
-    Remove,
-}
-
-/// A node whose role changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Role {
-    /// The node.
-    pub node: String,
-    /// Whether it has our role from now on.
-    pub has: bool,
-}
 
 /// What is to be done about a KataConfig.
 #[must_use]
@@ -97,7 +60,11 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan {
         );
         return Plan { again: Some(LOOK_AGAIN), ..refused(Reason::NoEligibleNodes, message) };
     }
-    Installing { world, settings, before, target: Target::of(world), now }.plan(&selector)
+    let installing = Installing { world, settings, before, target: Target::of(world), now };
+    match installing.target {
+        Target::Plain => plain::install(&installing, &selector),
+        Target::Workers | Target::ControlPlane => installing.plan(&selector),
+    }
 }
 
 /// What the spec asks for, if it makes sense.
@@ -188,6 +155,7 @@ impl Installing<'_> {
             delete: self.superfluous(keep_peer_pods, &configs),
             status: status::status(self.world, &outlook, self.now),
             again: (!still_used.is_empty()).then_some(LOOK_AGAIN),
+            labels: Vec::new(),
             first: self.first(configs),
         }
     }
@@ -270,9 +238,12 @@ impl Installing<'_> {
         let owner = owner(world);
         let mut objects = Vec::new();
         if classes.iter().any(|class| class == names::KATA_CLASS) {
-            objects.push(build::security_context_constraints(&settings.namespace).owned_by(&owner));
+            let constraints = world.apis.security_constraints;
+            let constraints = constraints.then(|| build::security_context_constraints(&settings.namespace));
+            objects.extend(constraints.map(|made| made.owned_by(&owner)));
             let image = world.config.spec.kata_monitor_image.as_deref().unwrap_or(&settings.monitor_image);
-            objects.push(build::monitor(target, &settings.namespace, image).owned_by(&owner));
+            let host = MonitoredHost::of(world, target);
+            objects.push(build::monitor(target, &settings.namespace, image, host).owned_by(&owner));
         }
         if classes.iter().any(|class| settings.peer_pod_classes.contains(class)) {
             objects.push(build::peer_pod_config(
@@ -289,6 +260,10 @@ impl Installing<'_> {
             build::runtime_class(name, target, settings, world.overheads.get(name)).owned_by(&owner)
         };
         objects.extend(classes.iter().map(class));
+        // What follows is for OpenShift's console and for its machine config operator.
+        if target == Target::Plain {
+            return objects;
+        }
         objects.extend(world.dashboard.as_ref().map(build::dashboard));
         let level = world.config.spec.effective_log_level();
         if level != peerpods_crds::DEFAULT_LOG_LEVEL || world.log_level_config {
@@ -302,7 +277,9 @@ impl Installing<'_> {
         if peer_pods {
             return Vec::new();
         }
-        let kept = |name: &str| configs.iter().any(|config| config.object.name == name);
+        let kept = |name: &str| {
+            self.target == Target::Plain || configs.iter().any(|config| config.object.name == name)
+        };
         removal::peer_pod_objects(self.settings)
             .into_iter()
             .chain(

@@ -31,22 +31,28 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// With so many workers, and no controllers yet.
-    pub(crate) async fn new(workers: usize) -> Self {
+    /// One that has our kinds, and these of others; no nodes, and no controllers yet.
+    pub(crate) async fn bare(others: Vec<Value>, namespaces: &[&str]) -> Self {
         let server = Server::start().await.unwrap();
         let client = server.client("test").unwrap();
         let cluster = Self { server, client, controllers: Vec::new() };
         let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-        for definition in openshift::definitions() {
+        for definition in others {
             create(&definitions, definition).await;
         }
         for definition in peerpods_crds::all() {
             definitions.create(&PostParams::default(), &definition.object).await.unwrap();
         }
-        let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
-        for name in [names::NAMESPACE, names::DASHBOARD_NAMESPACE, "openshift-config", "shop"] {
-            create(&namespaces, json!({ "metadata": { "name": name } })).await;
+        for name in namespaces {
+            create(&cluster.all::<Namespace>(), json!({ "metadata": { "name": name } })).await;
         }
+        cluster
+    }
+
+    /// With so many workers, and no controllers yet.
+    pub(crate) async fn new(workers: usize) -> Self {
+        let namespaces = [names::NAMESPACE, names::DASHBOARD_NAMESPACE, "openshift-config", "shop"];
+        let cluster = Self::bare(openshift::definitions(), &namespaces).await;
         for (pool, machines) in [("master", 1), ("worker", workers)] {
             create(
                 &cluster.pools(),
@@ -129,12 +135,22 @@ impl Cluster {
 
     /// Names of everything there may be of ours, and of what stands beside it; Events, which end by themselves, apart.
     pub(crate) async fn everything(&self) -> Vec<String> {
-        let kinds = [
+        let of_openshift = [
             Kind::MACHINE_CONFIG,
             Kind::MACHINE_CONFIG_POOL,
             Kind::CONTAINER_RUNTIME_CONFIG,
             Kind::SECURITY_CONTEXT_CONSTRAINTS,
+        ];
+        let mut found = self.of_kubernetes().await;
+        found.extend(self.names(&of_openshift).await);
+        found
+    }
+
+    /// The same of what every cluster has.
+    pub(crate) async fn of_kubernetes(&self) -> Vec<String> {
+        let kinds = [
             Kind::RUNTIME_CLASS,
+            Kind::SERVICE_ACCOUNT,
             Kind::DAEMON_SET,
             Kind::DEPLOYMENT,
             Kind::SECRET,
@@ -142,18 +158,23 @@ impl Cluster {
             Kind::SERVICE,
             Kind::PEER_POD_CONFIG,
         ];
-        let mut found = Vec::new();
-        for kind in kinds {
-            let list = self.untyped(kind).list(&ListParams::default()).await.unwrap();
-            let name = |object: &DynamicObject| {
-                format!("{} {}/{}", kind.kind, object.namespace().unwrap_or_default(), object.name_any())
-            };
-            found.extend(list.iter().map(name));
-        }
+        let mut found = self.names(&kinds).await;
         for node in self.all::<Node>().list(&ListParams::default()).await.unwrap() {
             let capacity =
                 node.status.as_ref().and_then(|status| status.capacity.clone()).unwrap_or_default();
             found.push(format!("node {} {:?} {capacity:?}", node.name_any(), node.labels()));
+        }
+        found
+    }
+
+    async fn names(&self, kinds: &[Kind]) -> Vec<String> {
+        let mut found = Vec::new();
+        for kind in kinds {
+            let list = self.untyped(*kind).list(&ListParams::default()).await.unwrap();
+            let name = |object: &DynamicObject| {
+                format!("{} {}/{}", kind.kind, object.namespace().unwrap_or_default(), object.name_any())
+            };
+            found.extend(list.iter().map(name));
         }
         found
     }

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, create, until};
 
-const NAME: &str = "example-kataconfig";
+pub(crate) const NAME: &str = "example-kataconfig";
 
 impl Cluster {
-    async fn ask_for(&self, spec: Value) {
+    pub(crate) async fn ask_for(&self, spec: Value) {
         let whole = json!({
             "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig",
             "metadata": { "name": NAME }, "spec": spec,
@@ -26,12 +26,12 @@ impl Cluster {
         create(&self.all::<KataConfig>(), whole).await;
     }
 
-    async fn status(&self) -> KataConfigStatus {
+    pub(crate) async fn status(&self) -> KataConfigStatus {
         let config = self.all::<KataConfig>().get_opt(NAME).await.unwrap();
         config.and_then(|config| config.status).unwrap_or_default()
     }
 
-    async fn status_is(&self, what: &str, holds: impl Fn(&KataConfigStatus) -> bool) {
+    pub(crate) async fn status_is(&self, what: &str, holds: impl Fn(&KataConfigStatus) -> bool) {
         until(what, || async { holds(&self.status().await) }).await;
     }
 
@@ -188,7 +188,7 @@ async fn a_look_at_what_is_as_it_should_be_writes_nothing() {
     assert_eq!(operators_writes(&cluster), 0, "{:#?}", cluster.server.requests());
 }
 
-fn operators_writes(cluster: &Cluster) -> usize {
+pub(crate) fn operators_writes(cluster: &Cluster) -> usize {
     let writes = |asked: &&peerpods_test_apiserver::Asked| {
         asked.is_write() && asked.agent.contains(crate::cluster::OPERATOR)
     };

@@ -7,3 +7,4 @@ mod cluster;
 mod kataconfig;
 mod openshift;
 mod peerpodconfig;
+mod plain;
