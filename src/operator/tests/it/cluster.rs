@@ -81,7 +81,8 @@ impl Cluster {
         for definition in openshift::definitions() {
             let name = definition["metadata"]["name"].as_str().unwrap_or_default();
             // A cluster's own are better.
-            if definitions.get_opt(name).await.unwrap().is_none() {
+            let there = definitions.get_opt(name).await.unwrap();
+            if there.is_none_or(|there| there.labels().contains_key(MADE)) {
                 self.apply(definition).await;
             }
         }
