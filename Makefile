@@ -50,7 +50,7 @@ aws-burst: ## 500 sandboxes at once before EC2's published buckets, from one nod
 	  cargo test --locked -p peerpods-provider-aws -p peerpods --features peerpods/aws --test moto -- --ignored --nocapture bursts_of_500_in_real_time
 
 # Nodes, pools and a KataConfig are made and removed again; a cluster with a machine config operator of its own is refused. What breaks the
-# API server is a program of yours, called with stop, start and compact: PEERPODS_TEST_CLUSTER_BREAK=FILE; for how long: PEERPODS_TEST_AWAY_SECONDS=300.
+# API server, or leads it to a webhook of the test, is a program of yours (tests/it/place.rs says how it is called): PEERPODS_TEST_CLUSTER_PROGRAM=FILE; for how long: PEERPODS_TEST_AWAY_SECONDS=300.
 .PHONY: test-cluster
 test-cluster: export PEERPODS_TEST_CLUSTER = 1
 test-cluster: ## The operator's suite and what it expects of an API server, against the cluster of KUBECONFIG (a test cluster: it is changed)

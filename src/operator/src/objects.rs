@@ -6,10 +6,15 @@
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PropagationPolicy};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt};
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::names;
+
+/// What is an administrator's once it is there: we give it its first value. What decisions were made from may be older than an edit.
+const THEIRS: [(Kind, &str); 2] =
+    [(Kind::RUNTIME_CLASS, "/overhead"), (Kind::PEER_POD_CONFIG, "/spec/limit")];
 
 /// What was applied, as a hash.
 pub const APPLIED: &str = "peerpods.io/applied";
@@ -43,6 +48,10 @@ kinds! {
     DAEMON_SET = "apps", "v1", "DaemonSet", "daemonsets", "DaemonSets.";
     DEPLOYMENT = "apps", "v1", "Deployment", "deployments", "Deployments.";
     DISRUPTION_BUDGET = "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "PodDisruptionBudgets.";
+    ROLE = "rbac.authorization.k8s.io", "v1", "Role", "roles", "Roles.";
+    ROLE_BINDING = "rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "RoleBindings.";
+    CLUSTER_ROLE = "rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "ClusterRoles.";
+    CLUSTER_ROLE_BINDING = "rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", "ClusterRoleBindings.";
     RUNTIME_CLASS = "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "RuntimeClasses.";
     MUTATING_WEBHOOKS = "admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations",
         "MutatingWebhookConfigurations.";
@@ -129,6 +138,18 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// From an object of a type of its own.
+    #[must_use]
+    pub fn of(object: ObjectRef, typed: &impl Serialize) -> Self {
+        let mut body = json!(typed);
+        let without = |fields: &mut Value, names: [&str; 2]| {
+            fields.as_object_mut().map(|fields| names.map(|name| fields.remove(name)))
+        };
+        without(&mut body, ["apiVersion", "kind"]);
+        without(&mut body["metadata"], ["name", "namespace"]);
+        Self { object, body }
+    }
+
     /// Adds the controlling owner.
     #[must_use]
     pub fn owned_by(mut self, owner: &Value) -> Self {
@@ -191,7 +212,10 @@ fn failed(doing: &'static str, object: &ObjectRef) -> impl FnOnce(kube::Error) -
 pub async fn apply(client: &Client, desired: &Desired) -> Result<Applied, ObjectError> {
     let api = desired.object.api(client);
     let there = api.get_opt(&desired.object.name).await.map_err(failed("read", &desired.object))?;
-    let whole = desired.whole();
+    let mut whole = desired.whole();
+    if let Some(there) = &there {
+        leave_theirs(desired.object.kind, there, &mut whole);
+    }
     let outcome = match &there {
         None => Applied::Created,
         Some(object) if is_as_wanted(object, &whole) => return Ok(Applied::Unchanged),
@@ -227,6 +251,14 @@ pub async fn remove(client: &Client, object: &ObjectRef) -> Result<bool, ObjectE
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
         Err(error) => Err(failed("delete", object)(error)),
+    }
+}
+
+fn leave_theirs(kind: Kind, there: &DynamicObject, whole: &mut Value) {
+    for (_, field) in THEIRS.iter().filter(|(of, _)| *of == kind) {
+        if let (Some(there), Some(ours)) = (there.data.pointer(field), whole.pointer_mut(field)) {
+            *ours = there.clone();
+        }
     }
 }
 
@@ -283,6 +315,28 @@ mod tests {
             (json!({}), false),
         ] {
             assert_eq!(has(&there, &wanted), as_wanted, "{there}");
+        }
+    }
+
+    #[test]
+    fn what_is_an_administrators_stays_however_old_the_decision_is() {
+        let object = |overhead: Value| -> DynamicObject {
+            serde_json::from_value(
+                json!({ "metadata": { "name": "kata" }, "handler": "x", "overhead": overhead }),
+            )
+            .unwrap()
+        };
+        let wanted = json!({ "handler": "kata", "overhead": { "podFixed": { "memory": "350Mi" } } });
+        for (kind, there, expected) in [
+            (Kind::RUNTIME_CLASS, json!({ "podFixed": { "memory": "1Gi" } }), "1Gi"),
+            (Kind::DAEMON_SET, json!({ "podFixed": { "memory": "1Gi" } }), "350Mi"),
+        ] {
+            let mut whole = wanted.clone();
+            leave_theirs(kind, &object(there), &mut whole);
+            assert_eq!(
+                whole,
+                json!({ "handler": "kata", "overhead": { "podFixed": { "memory": expected } } })
+            );
         }
     }
 

@@ -6,6 +6,7 @@ mod files;
 mod machine_config;
 mod monitoring;
 mod peer_pods;
+mod webhook;
 
 pub use access::security_context_constraints;
 pub use classes::runtime_class;
@@ -13,6 +14,7 @@ pub use files::{crio_drop_in, shim_configuration};
 pub use machine_config::{container_runtime_config, extension, peer_pods as peer_pod_machine_configs, pool};
 pub use monitoring::{dashboard, monitor};
 pub use peer_pods::{auth_secret, peer_pod_config};
+pub use webhook::{upstreams_webhook, webhook, webhook_certificate, webhook_objects};
 
 #[cfg(test)]
 mod tests;

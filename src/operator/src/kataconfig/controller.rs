@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -16,11 +17,12 @@ use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPodConfig};
 
 use super::act::{self, ActError};
+use super::build;
 use super::decide;
 use super::events;
 use super::observe::{self, ObserveError};
 use crate::names;
-use crate::objects::Kind;
+use crate::objects::{Kind, ObjectRef};
 use crate::reconciled::Teller;
 use crate::settings::Settings;
 use crate::watching;
@@ -73,7 +75,9 @@ async fn reconcile(config: Arc<KataConfig>, context: Arc<Context>) -> Result<Act
     let plan = decide::decide(&world, settings, Timestamp::now());
     act::act(client, &config, &plan).await?;
     let before = config.status.clone().unwrap_or_default();
-    teller.tell(config.as_ref(), events::notes(&before, &plan.status)).await;
+    let mut notes = events::notes(&before, &plan.status);
+    notes.extend(events::of_webhook(&world, settings, &plan.status));
+    teller.tell(config.as_ref(), notes).await;
     Ok(plan.again.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -98,7 +102,7 @@ fn changes(client: &Client, settings: &Settings) -> impl Stream<Item = ()> + Sen
     ]
     .map(|kind| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
-        watching::changes(api, everywhere(), move |object| of_openshift(kind, object))
+        watching::changes(api, everywhere(), move |object| of_untyped(kind, object))
     });
     let rest = [
         watching::changes(Api::<Node>::all(client.clone()), everywhere(), of_node),
@@ -122,7 +126,17 @@ fn changes(client: &Client, settings: &Settings) -> impl Stream<Item = ()> + Sen
             ConfigMap::resource_version,
         ),
     ];
-    stream::select_all(untyped.into_iter().chain(rest))
+    stream::select_all(untyped.into_iter().chain(rest).chain(of_webhook(client, namespace)))
+}
+
+/// The objects of the pods' webhook by their names, and upstream's configuration: rights go by name.
+fn of_webhook(client: &Client, namespace: &str) -> Vec<BoxStream<'static, ()>> {
+    let objects = build::webhook_objects(namespace);
+    let changes = |object: &ObjectRef| {
+        let kind = object.kind;
+        watching::changes(object.api(client), only(&object.name), move |object| of_untyped(kind, object))
+    };
+    objects.iter().chain([&build::upstreams_webhook()]).map(changes).collect()
 }
 
 fn dashboards(client: &Client, namespace: &str) -> Api<ConfigMap> {
@@ -141,7 +155,7 @@ fn of_node(node: &Node) -> impl std::hash::Hash + use<> {
 }
 
 /// All of an object but its bookkeeping. Of pools the status counts as well; the others' is none of ours.
-fn of_openshift(kind: Kind, object: &DynamicObject) -> impl std::hash::Hash + use<> {
+fn of_untyped(kind: Kind, object: &DynamicObject) -> impl std::hash::Hash + use<> {
     let mut data = object.data.clone();
     if kind != Kind::MACHINE_CONFIG_POOL {
         data.as_object_mut().map(|fields| fields.remove("status"));

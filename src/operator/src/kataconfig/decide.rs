@@ -23,6 +23,7 @@ use crate::objects::{Desired, Kind, ObjectRef};
 use crate::settings::Settings;
 
 mod removal;
+mod webhook;
 
 pub use removal::remove;
 
@@ -280,9 +281,9 @@ impl Installing<'_> {
                 &settings.namespace,
                 world.peer_pod_limit.as_deref(),
             ));
-            objects.extend(
-                world.pull_secret.as_ref().map(|secret| build::auth_secret(&settings.namespace, secret)),
-            );
+            let credentials = world.pull_secret.as_ref();
+            objects.extend(credentials.map(|secret| build::auth_secret(&settings.namespace, secret)));
+            objects.extend(webhook::objects(world, settings, &owner));
         }
         // Last: a pod that uses a class finds the service.
         let class = |name: &String| {
@@ -300,10 +301,10 @@ impl Installing<'_> {
     /// B4: what peer pods brought goes when they are turned off.
     fn superfluous(&self, peer_pods: bool, configs: &[Desired]) -> Vec<ObjectRef> {
         if peer_pods {
-            return Vec::new();
+            return webhook::replaced(self.world);
         }
         let kept = |name: &str| configs.iter().any(|config| config.object.name == name);
-        removal::peer_pod_objects(self.settings)
+        removal::peer_pod_objects(self.world, self.settings)
             .into_iter()
             .chain(
                 pools::ALL

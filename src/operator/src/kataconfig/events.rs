@@ -3,7 +3,9 @@
 use peerpods_crds::{KataConfigStatus, WORD_TRUE};
 
 use super::status::{IN_PROGRESS, Reason};
+use super::world::World;
 use crate::reconciled::Note;
+use crate::settings::Settings;
 
 /// What is worth telling of the way from one status to the next.
 #[must_use]
@@ -22,6 +24,17 @@ pub fn notes(before: &KataConfigStatus, after: &KataConfigStatus) -> Vec<Note> {
         notes.push(Note { warning: false, reason: "NodeInstalled".to_owned(), text });
     }
     notes
+}
+
+/// What an administrator should know of the pods' webhook, told when peer pods begin.
+#[must_use]
+pub fn of_webhook(world: &World, settings: &Settings, after: &KataConfigStatus) -> Option<Note> {
+    let begin = |status: &KataConfigStatus| {
+        status.runtime_classes.iter().any(|class| settings.peer_pod_classes.contains(class))
+    };
+    let begun = world.config.status.as_ref().is_some_and(begin);
+    let text = world.webhook.match_conditions.warning().filter(|_| begin(after) && !begun)?.to_owned();
+    Some(Note { warning: true, reason: "NoMatchConditions".to_owned(), text })
 }
 
 fn reason(status: &KataConfigStatus) -> (String, String) {

@@ -15,6 +15,8 @@ use crate::names;
 use crate::objects::Kind;
 use crate::settings::Settings;
 
+mod webhook;
+
 /// How many objects are asked for at once.
 const PAGE: u32 = 500;
 /// Where the cluster keeps its registry credentials.
@@ -55,6 +57,7 @@ pub async fn observe(
         overheads: overheads(client).await?,
         peer_pod_limit: limit(client, settings).await?,
         going: going(client, settings).await?,
+        webhook: webhook::webhook(client, settings).await?,
         config,
     })
 }

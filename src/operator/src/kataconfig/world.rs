@@ -6,6 +6,8 @@ use std::fmt;
 use peerpods_crds::KataConfig;
 
 use crate::names;
+use crate::webhook::certificates::Source;
+use crate::webhook::configuration::MatchConditions;
 
 /// A cluster as far as a KataConfig is concerned.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +36,23 @@ pub struct World {
     pub peer_pod_limit: Option<String>,
     /// Objects that were asked to go and are not gone, as kind and name.
     pub going: Vec<String>,
+    /// What the pods' webhook is made for, and what there is of it.
+    pub webhook: PodWebhook,
+}
+
+/// What the pods' webhook is made for, and what there is of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodWebhook {
+    /// What the API server can.
+    pub match_conditions: MatchConditions,
+    /// Who makes certificates in this cluster.
+    pub source: Source,
+    /// Whether the API server asks ours, and knows whom to trust.
+    pub trusted: bool,
+    /// Whether the configuration of upstream's operator is there.
+    pub upstreams: bool,
+    /// Whether the Secret of its certificate is there, and somebody else's.
+    pub foreign_secret: bool,
 }
 
 /// A machine config pool.

@@ -1,14 +1,20 @@
-//! The role whole: the server and the keeper of its certificate beside each other, until somebody says that it is enough.
+//! The role whole: the server and the keepers of its certificates beside each other, until somebody says that it is enough.
+//!
+//! Two processes run it: the pods of the Deployment `peer-pods-webhook`, which are asked about pods, and the operator's own, which is asked
+//! about `KataConfig` and `PeerPodConfig` before the Deployment exists. Both answer everything that is asked; what they differ in is the
+//! Service in front of them, and so whose certificate they keep. One process can be both: it has one port and shows each Service's callers
+//! that Service's certificate.
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::certificates::keeper::Place;
 use super::certificates::serving::ServingError;
-use super::certificates::{Keeper, KubeStore, Serving};
+use super::certificates::{Keeper, KubeStore, Serving, Shown};
 use super::pods::Settings;
 use super::server::{KubeKataConfigs, Limits, TlsError, Webhooks, serve};
 
@@ -26,24 +32,45 @@ pub enum RoleError {
 /// A webhook that is ready to run.
 pub struct Role {
     webhooks: Arc<Webhooks>,
-    keeper: Keeper,
+    keepers: Vec<Keeper>,
     limits: Limits,
 }
 
 impl Role {
-    /// Prepares it: nothing is read or written yet.
+    /// Prepares it for the Service of `place`: nothing is read or written yet. `settings` say what is done with pods.
     ///
     /// # Errors
     /// When there is no randomness.
     pub fn new(client: &Client, place: Place, settings: Settings, limits: Limits) -> Result<Self, RoleError> {
-        let serving = Serving::untrusted()?;
-        let store = KubeStore::new(client.clone(), &place.namespace, &place.secret);
+        Self::of(client, place, Vec::new(), settings, limits)
+    }
+
+    /// Prepares it for more than one Service, all in front of the same port.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn of(
+        client: &Client,
+        first: Place,
+        more: Vec<Place>,
+        settings: Settings,
+        limits: Limits,
+    ) -> Result<Self, RoleError> {
+        let kept = |place: Place| {
+            let (serving, names) = (Serving::untrusted()?, place.names());
+            let store = KubeStore::new(client.clone(), &place.namespace, &place.secret);
+            Ok::<_, ServingError>((names, serving.clone(), Keeper::new(Arc::new(store), place, serving)))
+        };
+        let (_, first, keeper) = kept(first)?;
+        let (mut keepers, mut others) = (vec![keeper], Vec::new());
+        for place in more {
+            let (names, serving, keeper) = kept(place)?;
+            others.push((names, serving));
+            keepers.push(keeper);
+        }
         let kataconfigs = Arc::new(KubeKataConfigs::new(client.clone()));
-        Ok(Self {
-            webhooks: Arc::new(Webhooks::new(settings, kataconfigs, serving.clone())),
-            keeper: Keeper::new(Arc::new(store), place, serving),
-            limits,
-        })
+        let webhooks = Arc::new(Webhooks::new(settings, kataconfigs, Shown::new(first, others)));
+        Ok(Self { webhooks, keepers, limits })
     }
 
     /// What answers, for metrics and readiness.
@@ -52,7 +79,7 @@ impl Role {
         self.webhooks.clone()
     }
 
-    /// Runs until `shutdown`. The certificate is kept until the last answer.
+    /// Runs until `shutdown`. The certificates are kept until the last answer.
     ///
     /// # Errors
     /// When TLS cannot be set up.
@@ -63,7 +90,8 @@ impl Role {
             answered.cancel();
             served
         };
-        let (served, ()) = tokio::join!(serving, self.keeper.run(answered.cancelled()));
+        let keeping = join_all(self.keepers.iter().map(|keeper| keeper.run(answered.cancelled())));
+        let (served, _) = tokio::join!(serving, keeping);
         Ok(served?)
     }
 }

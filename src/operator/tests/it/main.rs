@@ -14,3 +14,5 @@ mod openshift;
 mod peerpodconfig;
 mod place;
 mod tidy;
+mod webhook;
+mod webhook_process;

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Finalizer, LOOK_AGAIN, Plan, Role, has_finalizer, named};
+use super::{Finalizer, LOOK_AGAIN, Plan, Role, has_finalizer, named, webhook};
 use crate::kataconfig::pools::{self, Target};
 use crate::kataconfig::status::{self, Outlook, Reason};
 use crate::kataconfig::world::{PodUse, World};
@@ -151,7 +151,7 @@ impl Removing<'_> {
     /// What no node needs once its role is gone.
     fn at_once(&self) -> Vec<ObjectRef> {
         let configs = pools::ALL.iter().map(|name| ObjectRef::cluster(Kind::MACHINE_CONFIG, name));
-        peer_pod_objects(self.settings).into_iter().chain(configs).collect()
+        peer_pod_objects(self.world, self.settings).into_iter().chain(configs).collect()
     }
 
     fn when_nodes_are_done(&self) -> Vec<ObjectRef> {
@@ -171,12 +171,12 @@ impl Removing<'_> {
 }
 
 /// What peer pods brought, but for what makes nodes reboot. The classes first: no new pod finds one while the service goes.
-pub(super) fn peer_pod_objects(settings: &Settings) -> Vec<ObjectRef> {
+pub(super) fn peer_pod_objects(world: &World, settings: &Settings) -> Vec<ObjectRef> {
     let classes =
         settings.peer_pod_classes.iter().map(|class| ObjectRef::cluster(Kind::RUNTIME_CLASS, class));
     let rest = [
         ObjectRef::namespaced(Kind::PEER_POD_CONFIG, &settings.namespace, names::PEER_POD_CONFIG),
         ObjectRef::namespaced(Kind::SECRET, &settings.namespace, names::AUTH_SECRET),
     ];
-    classes.chain(rest).collect()
+    classes.chain(webhook::superfluous(world, settings)).chain(rest).collect()
 }

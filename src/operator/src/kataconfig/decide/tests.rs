@@ -9,6 +9,8 @@ use peerpods_crds::{KataConfig, KataConfigSpec, NodeSelector, Requirement, WORD_
 use super::*;
 use crate::kataconfig::world::{Node, Pool};
 
+mod webhook;
+
 const ELIGIBLE: &str = names::ELIGIBLE_LABEL;
 
 struct Cluster {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use k8s_openapi::api::core::v1::Secret;
 
 use super::store::{Configuration, Configured, Store, StoreError, Written};
@@ -109,5 +111,9 @@ impl Store for FakeStore {
                 named.for_each(|(_, trusted)| *trusted = Some(bundle.to_vec()));
             }
         })
+    }
+
+    fn changes(&self, _of: &[Configuration]) -> BoxStream<'static, ()> {
+        stream::pending().boxed()
     }
 }

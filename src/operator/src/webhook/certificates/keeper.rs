@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tracing::{info, warn};
@@ -13,11 +14,14 @@ use super::held::{self, HeldError, fresh};
 use super::make::make;
 use super::store::{Configuration, Store, StoreError, Written};
 use super::{MANAGED_BY, Serving, Source, names_of};
+use crate::webhook::configuration as names;
 
-/// How often a certificate that is in order is looked at, so that a replica shows a new one that another made.
+/// How often a certificate that is in order is looked at although nothing happened: time passes.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How soon after something did not work.
 const LOOK_SOON: Duration = Duration::from_secs(5);
+/// How soon after something changed: who changes the same back again and again keeps nobody busy.
+const SETTLE: Duration = Duration::from_millis(500);
 /// Steps in a row: Make, then Stage and so on are never needed at once.
 const STEPS: usize = 4;
 
@@ -69,6 +73,38 @@ pub struct Place {
     pub configurations: Vec<Configuration>,
 }
 
+impl Place {
+    /// That of the pods' webhook, which the operator installs in its namespace.
+    #[must_use]
+    pub fn of_pods(namespace: &str, source: Source) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            secret: names::CERTIFICATE_SECRET.to_owned(),
+            service: names::SERVICE.to_owned(),
+            source,
+            configurations: vec![Configuration::Mutating(names::CONFIGURATION.to_owned())],
+        }
+    }
+
+    /// That of the operator's own webhook, which is installed with the operator.
+    #[must_use]
+    pub fn of_operator(namespace: &str, source: Source) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            secret: names::OPERATOR_CERTIFICATE_SECRET.to_owned(),
+            service: names::OPERATOR_SERVICE.to_owned(),
+            source,
+            configurations: vec![Configuration::Validating(names::CONFIGURATION.to_owned())],
+        }
+    }
+
+    /// The names that the API server calls its Service by.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        names_of(&self.service, &self.namespace)
+    }
+}
+
 /// Keeps one certificate.
 pub struct Keeper {
     store: Arc<dyn Store>,
@@ -86,6 +122,7 @@ impl Keeper {
     /// Keeps the certificate until `shutdown`.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = std::pin::pin!(shutdown);
+        let mut changes = self.store.changes(&self.place.configurations);
         let mut told = String::new();
         loop {
             let pause = tokio::select! {
@@ -95,6 +132,7 @@ impl Keeper {
             tokio::select! {
                 () = &mut shutdown => return,
                 () = tokio::time::sleep(pause) => {}
+                Some(()) = changes.next() => tokio::time::sleep(SETTLE).await,
             }
         }
     }
@@ -131,7 +169,7 @@ impl Keeper {
             let step = match (&state, &self.place.source) {
                 // Whose it is to be is said; it is not ours to be first.
                 (State::Missing, Source::ServiceCa | Source::CertManager(_)) => Step::Wait,
-                _ => decide(&state, &names_of(&self.place.service, &self.place.namespace), trusted, now),
+                _ => decide(&state, &self.place.names(), trusted, now),
             };
             let Some(wanted) = self.next(secret, state, step, now)? else { return Ok(()) };
             let written = match wanted.metadata.resource_version {
@@ -189,7 +227,7 @@ impl Keeper {
         step: Step,
         now: SystemTime,
     ) -> Result<Option<Secret>, KeeperError> {
-        let names = names_of(&self.place.service, &self.place.namespace);
+        let names = self.place.names();
         let data = match (step, state) {
             (Step::Make, _) => fresh(&make(&names, now)?),
             (Step::Stage, State::Ours(held)) => held.staged(&make(&names, now)?),

@@ -1,18 +1,22 @@
 //! The store at a real API server.
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Client, Resource};
+use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::store::{Configuration, Configured, Store, StoreError, Written};
+use crate::watching;
 
 /// Who owns `caBundle`: not whoever applies the rest of a configuration.
 const FIELD_MANAGER: &str = "peerpods-webhook-certificate";
@@ -98,6 +102,21 @@ impl Store for KubeStore {
             object: told(of),
             source: Box::new(source),
         })
+    }
+
+    /// One name at a time, which is what our roles allow.
+    fn changes(&self, of: &[Configuration]) -> BoxStream<'static, ()> {
+        let only = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let configurations = of.iter().map(|one| match one {
+            Configuration::Mutating(name) => {
+                watching::changes(self.mutating.clone(), only(name), ResourceExt::resource_version)
+            }
+            Configuration::Validating(name) => {
+                watching::changes(self.validating.clone(), only(name), ResourceExt::resource_version)
+            }
+        });
+        let secret = watching::changes(self.secrets.clone(), only(&self.name), ResourceExt::resource_version);
+        stream::select_all(configurations.chain([secret])).boxed()
     }
 }
 

@@ -22,6 +22,8 @@ pub mod keeper;
 mod kube_store;
 pub mod make;
 pub mod serving;
+mod shown;
+mod source;
 pub mod store;
 
 pub use decide::{State, Step, decide};
@@ -29,6 +31,8 @@ pub use held::{Held, Pair};
 pub use keeper::{Keeper, KeeperError};
 pub use kube_store::KubeStore;
 pub use serving::Serving;
+pub use shown::Shown;
+pub use source::{CERTIFICATE_VARIABLE, Source, SourceError};
 pub use store::{Configuration, Configured, Store, StoreError, Written};
 
 /// Marks Secrets that are ours to write.
@@ -45,18 +49,6 @@ pub const SERVICE_CA_INJECT: &str = "service.beta.openshift.io/inject-cabundle";
 pub const CERT_MANAGER_MARK: &str = "cert-manager.io/certificate-name";
 /// Asks cert-manager to inject a certificate's authority into a configuration; also the beginning of `…-from-secret`.
 pub const CERT_MANAGER_INJECT: &str = "cert-manager.io/inject-ca-from";
-
-/// Who makes the certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Source {
-    /// We do.
-    #[default]
-    Own,
-    /// OpenShift's service-ca.
-    ServiceCa,
-    /// cert-manager, from this Certificate (`namespace/name`).
-    CertManager(String),
-}
 
 /// The names a Service is called by, the one the API server uses first.
 #[must_use]

@@ -8,7 +8,6 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
@@ -93,10 +92,10 @@ impl Serving {
             Err(why) => Err(why.clone()),
         }
     }
-}
 
-impl ResolvesServerCert for Serving {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.borrow().key.clone())
+    /// What is shown, as TLS takes it.
+    #[must_use]
+    pub fn key(&self) -> Arc<CertifiedKey> {
+        self.0.borrow().key.clone()
     }
 }

@@ -1,6 +1,7 @@
 //! Where the certificate is kept and who is told whom to trust: the API server, or a fake of it.
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{CERT_MANAGER_INJECT, SERVICE_CA_INJECT};
@@ -72,4 +73,6 @@ pub trait Store: Send + Sync {
     async fn configured(&self, of: &Configuration) -> Result<Option<Configured>, StoreError>;
     /// Says whom the named webhooks of a configuration trust.
     async fn trust(&self, of: &Configuration, webhooks: &[String], bundle: &[u8]) -> Result<(), StoreError>;
+    /// Something happens whenever the Secret or one of these configurations changes, comes or goes. Never ends.
+    fn changes(&self, of: &[Configuration]) -> BoxStream<'static, ()>;
 }

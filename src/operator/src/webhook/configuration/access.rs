@@ -1,4 +1,5 @@
-//! What the webhook's pods may do: keep one Secret, and say whom to trust in one configuration. Nothing else.
+//! What a webhook's process may do for its certificate: keep one Secret, and say whom to trust in one configuration. The pods' webhook may
+//! do nothing else.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{
@@ -41,17 +42,12 @@ pub fn access(setup: &Setup) -> Access {
     };
     Access {
         account: ServiceAccount { metadata: here(), ..ServiceAccount::default() },
-        role: Role { metadata: here(), rules: Some(secrets()) },
+        role: Role { metadata: here(), rules: Some(keeping(CERTIFICATE_SECRET)) },
         role_binding: RoleBinding { metadata: here(), role_ref: of("Role"), subjects: Some(vec![subject()]) },
         cluster_role: ClusterRole {
             metadata: named(DEPLOYMENT, None),
             aggregation_rule: None,
-            rules: Some(vec![rule(
-                "admissionregistration.k8s.io",
-                "mutatingwebhookconfigurations",
-                &["get", "patch"],
-                Some(CONFIGURATION),
-            )]),
+            rules: Some(vec![trusting("mutatingwebhookconfigurations")]),
         },
         cluster_role_binding: ClusterRoleBinding {
             metadata: named(DEPLOYMENT, None),
@@ -61,15 +57,21 @@ pub fn access(setup: &Setup) -> Access {
     }
 }
 
-/// Creating cannot be granted by name: there is no object yet whose name could be compared.
-fn secrets() -> Vec<PolicyRule> {
+/// What keeping a Secret takes, in its namespace. Creating cannot be granted by name: there is no object yet whose name could be compared.
+pub(super) fn keeping(secret: &str) -> Vec<PolicyRule> {
     vec![
-        rule("", "secrets", &["get", "update"], Some(CERTIFICATE_SECRET)),
+        rule("", "secrets", &["get", "list", "watch", "update"], Some(secret)),
         rule("", "secrets", &["create"], None),
     ]
 }
 
-fn rule(group: &str, resource: &str, verbs: &[&str], name: Option<&str>) -> PolicyRule {
+/// What saying whom to trust takes, in the configuration of ours that is of this resource.
+pub(super) fn trusting(resource: &str) -> PolicyRule {
+    let verbs = ["get", "list", "watch", "patch"];
+    rule("admissionregistration.k8s.io", resource, &verbs, Some(CONFIGURATION))
+}
+
+pub(super) fn rule(group: &str, resource: &str, verbs: &[&str], name: Option<&str>) -> PolicyRule {
     PolicyRule {
         api_groups: Some(vec![group.to_owned()]),
         resources: Some(vec![resource.to_owned()]),

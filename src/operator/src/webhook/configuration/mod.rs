@@ -1,5 +1,8 @@
 //! The objects that make the API server ask, and those that run what answers. Built from a [`Setup`], applied by others. Pure.
 //!
+//! Those of the pods' webhook are applied by the `KataConfig` controller while peer pods are on; those of the operator's own webhook
+//! ([`operator`]) are installed with the operator.
+//!
 //! `caBundle` is left out everywhere: whoever keeps the certificate owns that field, and server-side apply leaves it alone then.
 //!
 //! The mutating configuration is called `peerpods-webhook`. Upstream's `mutating-webhook-configuration` is the name that every project made
@@ -9,6 +12,7 @@
 mod access;
 mod mutating;
 pub mod namespaces;
+pub mod operator;
 mod validating;
 mod workload;
 
@@ -21,7 +25,8 @@ use super::certificates::Source;
 use super::pods::Settings;
 
 pub use access::{Access, access};
-pub use mutating::{Mutating, mutating};
+pub use mutating::mutating;
+pub use operator::{OPERATOR_CERTIFICATE_SECRET, OPERATOR_SERVICE};
 pub use validating::validating;
 pub use workload::{deployment, disruption_budget, service};
 
@@ -38,12 +43,13 @@ pub const POD_WEBHOOK: &str = "mwebhook.peerpods.io";
 /// Where it listens.
 pub const PORT: i32 = 9443;
 /// Upstream's name of the mutating configuration.
-const UPSTREAMS: &str = "mutating-webhook-configuration";
+pub const UPSTREAMS: &str = "mutating-webhook-configuration";
 
 /// Whether the API server asks only about objects that an expression picks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MatchConditions {
     /// From Kubernetes 1.28 on.
+    #[default]
     Supported,
     /// Before.
     Unsupported,
@@ -59,6 +65,14 @@ impl MatchConditions {
             (Some(1), Some(minor)) if minor < 28 => Self::Unsupported,
             _ => Self::Supported,
         }
+    }
+
+    /// What an administrator should know.
+    #[must_use]
+    pub fn warning(self) -> Option<&'static str> {
+        (self == Self::Unsupported).then_some(
+            "this API server is older than Kubernetes 1.28 and asks the peerpods webhook about every pod; while the webhook is away, pods of the peer pod classes are created unchanged and do not start",
+        )
     }
 }
 

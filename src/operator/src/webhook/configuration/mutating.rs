@@ -16,19 +16,10 @@ use super::{Address, CONFIGURATION, MatchConditions, POD_WEBHOOK, Setup, named, 
 /// Seconds that a pod's creation may wait for us. We answer in milliseconds; who is away is not waited for.
 pub(super) const TIMEOUT: i32 = 5;
 
-/// The configuration, and what its administrator should know.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Mutating {
-    /// The object to apply.
-    pub object: MutatingWebhookConfiguration,
-    /// Told as an Event when there is something.
-    pub warning: Option<&'static str>,
-}
-
 /// Builds it. With match conditions only pods of our classes are ever asked about, and one that cannot be asked about is not created:
 /// unchanged it would count against nobody's limit. Without them every pod is, so that an absent webhook must not stand in the way.
 #[must_use]
-pub fn mutating(setup: &Setup) -> Mutating {
+pub fn mutating(setup: &Setup) -> MutatingWebhookConfiguration {
     let picks = setup.match_conditions == MatchConditions::Supported;
     let webhook = MutatingWebhook {
         name: POD_WEBHOOK.to_owned(),
@@ -47,10 +38,7 @@ pub fn mutating(setup: &Setup) -> Mutating {
     };
     let mut metadata = named(CONFIGURATION, None);
     metadata.annotations = injected_by(&setup.source);
-    let warning = (!picks).then_some(
-        "this API server is older than Kubernetes 1.28 and asks the peerpods webhook about every pod; while the webhook is away, pods of the peer pod classes are created unchanged and do not start",
-    );
-    Mutating { object: MutatingWebhookConfiguration { metadata, webhooks: Some(vec![webhook]) }, warning }
+    MutatingWebhookConfiguration { metadata, webhooks: Some(vec![webhook]) }
 }
 
 fn conditions(setup: &Setup) -> Vec<MatchCondition> {

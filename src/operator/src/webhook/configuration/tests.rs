@@ -15,10 +15,6 @@ fn setup() -> Setup {
     }
 }
 
-fn operator() -> Address {
-    Address { namespace: setup().namespace, service: "peerpods-operator-webhook".to_owned() }
-}
-
 /// Compares with the file; `UPDATE_GOLDEN=1` writes it.
 fn golden(name: &str, object: &impl Serialize) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/webhook").join(name);
@@ -33,11 +29,14 @@ fn golden(name: &str, object: &impl Serialize) {
 #[test]
 fn every_object_is_as_it_is_kept() {
     let setup = setup();
-    golden("mutatingwebhookconfiguration.yaml", &mutating(&setup).object);
+    golden("mutatingwebhookconfiguration.yaml", &mutating(&setup));
+    let operators = operator::address(&setup.namespace);
     golden(
         "validatingwebhookconfiguration.yaml",
-        &validating(&operator(), &Source::Own, setup.match_conditions),
+        &validating(&operators, &Source::Own, setup.match_conditions),
     );
+    let pods = [("app".to_owned(), "operator".to_owned())].into();
+    golden("operator-service.yaml", &operator::service(&setup.namespace, pods, &Source::Own));
     golden("deployment.yaml", &deployment(&setup));
     golden("service.yaml", &service(&setup));
     golden("poddisruptionbudget.yaml", &disruption_budget(&setup));
@@ -52,10 +51,14 @@ fn every_object_is_as_it_is_kept() {
 #[test]
 fn an_older_api_server_asks_about_every_pod_and_never_waits_for_us() {
     let setup = Setup { match_conditions: MatchConditions::Unsupported, ..setup() };
-    let Mutating { object, warning } = mutating(&setup);
-    golden("mutatingwebhookconfiguration-before-1.28.yaml", &object);
-    assert!(warning.is_some_and(|warning| warning.contains("older than Kubernetes 1.28")));
-    let old = validating(&operator(), &Source::Own, MatchConditions::Unsupported);
+    golden("mutatingwebhookconfiguration-before-1.28.yaml", &mutating(&setup));
+    assert!(
+        setup
+            .match_conditions
+            .warning()
+            .is_some_and(|warning| warning.contains("older than Kubernetes 1.28"))
+    );
+    let old = validating(&operator::address("ns"), &Source::Own, MatchConditions::Unsupported);
     for webhook in old.webhooks.unwrap() {
         assert_eq!(webhook.match_conditions, None);
         assert_eq!(webhook.rules.unwrap()[0].operations, Some(vec!["CREATE".to_owned()]));
@@ -66,7 +69,7 @@ fn an_older_api_server_asks_about_every_pod_and_never_waits_for_us() {
 fn all_classes_are_in_the_condition_that_picks_pods() {
     let mut setup = setup();
     setup.pods.classes.insert("kata-remote".to_owned());
-    let webhook = mutating(&setup).object.webhooks.unwrap().remove(0);
+    let webhook = mutating(&setup).webhooks.unwrap().remove(0);
     assert_eq!(
         webhook.match_conditions.unwrap()[0].expression,
         "has(object.spec.runtimeClassName) && object.spec.runtimeClassName in ['kata-remote', 'kata-remote-cc']"
@@ -91,7 +94,7 @@ fn versions_are_read_as_distributions_write_them() {
 fn who_makes_the_certificate_is_asked_where_it_looks() {
     let at = |source: Source| {
         let setup = Setup { source, ..setup() };
-        (service(&setup).metadata.annotations, mutating(&setup).object.metadata.annotations)
+        (service(&setup).metadata.annotations, mutating(&setup).metadata.annotations)
     };
     assert_eq!(at(Source::Own), (None, None));
     let (service, configuration) = at(Source::ServiceCa);
@@ -113,6 +116,18 @@ fn an_instance_type_is_handed_on_only_when_there_is_one() {
     let mut setup = setup();
     setup.pods.instance_type = Some("t3.small".to_owned());
     assert!(variables(&setup).contains(&"POD_VM_INSTANCE_TYPE".to_owned()));
+}
+
+#[test]
+fn the_pods_are_told_when_somebody_else_makes_their_certificate() {
+    let told = |source: Source| {
+        let setup = Setup { source, ..setup() };
+        let container = deployment(&setup).spec.unwrap().template.spec.unwrap().containers.remove(0);
+        let mut variables = container.env.unwrap().into_iter();
+        variables.find(|one| one.name == "PEERPODS_WEBHOOK_CERTIFICATE").and_then(|one| one.value)
+    };
+    assert_eq!(told(Source::Own), None);
+    assert_eq!(told(Source::ServiceCa).as_deref(), Some("service-ca"));
 }
 
 #[test]

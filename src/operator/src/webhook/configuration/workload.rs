@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::super::certificates::{SERVICE_CA_REQUEST, Source};
+use super::super::certificates::{CERTIFICATE_VARIABLE, SERVICE_CA_REQUEST, Source};
 use super::super::pods::settings::{POD_VM_EXTENDED_RESOURCE, POD_VM_INSTANCE_TYPE, TARGET_RUNTIMECLASS};
 use super::super::server::{HEALTHZ, READYZ};
 use super::{CERTIFICATE_SECRET, DEPLOYMENT, PORT, SERVICE, Setup, labels, named, selector};
@@ -103,6 +103,10 @@ fn environment(setup: &Setup) -> Vec<EnvVar> {
         (TARGET_RUNTIMECLASS, classes.join(",")),
         (POD_VM_EXTENDED_RESOURCE, setup.pods.resource.clone()),
     ];
+    // Who is not the one that makes the certificate must not be first to.
+    if setup.source != Source::Own {
+        variables.push((CERTIFICATE_VARIABLE, setup.source.to_string()));
+    }
     variables.extend(setup.pods.instance_type.clone().map(|value| (POD_VM_INSTANCE_TYPE, value)));
     let variable = |(name, value): (&str, String)| EnvVar {
         name: name.to_owned(),

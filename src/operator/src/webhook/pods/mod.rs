@@ -14,6 +14,7 @@ mod containers;
 mod patch;
 pub mod quantity;
 mod refusals;
+mod seen;
 pub mod settings;
 pub mod size;
 mod volumes;
@@ -23,6 +24,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::faults::Fault;
 use super::review::{Operation, Request};
+pub use seen::Seen;
 pub use settings::Settings;
 
 /// Marks what a kubelet shows of a pod of its own. It must stay as the kubelet wrote it.

@@ -26,11 +26,20 @@ fn pod(metadata: Value, mut spec: Value) -> Value {
 }
 
 fn decided(pod: &Value) -> Decision {
-    decide(&request(Operation::Create), &serde_json::from_value(pod.clone()).unwrap(), &Settings::default())
+    decided_with(pod, &Settings::default())
+}
+
+/// From what is read of the pod, and from the whole: there is no difference.
+fn decided_with(pod: &Value, settings: &Settings) -> Decision {
+    let seen: Seen = serde_json::from_value(pod.clone()).unwrap();
+    let decision = decide(&request(Operation::Create), &seen.into(), settings);
+    let whole = serde_json::from_value(pod.clone()).unwrap();
+    assert_eq!(decision, decide(&request(Operation::Create), &whole, settings));
+    decision
 }
 
 fn patched_with(pod: &Value, settings: &Settings) -> (Value, Vec<String>) {
-    match decide(&request(Operation::Create), &serde_json::from_value(pod.clone()).unwrap(), settings) {
+    match decided_with(pod, settings) {
         Decision::Patched { patch, warnings } => {
             let mut patched = pod.clone();
             json_patch::patch(&mut patched, &patch).unwrap();

@@ -12,6 +12,7 @@ mod connection;
 mod existing;
 mod respond;
 mod tls;
+pub mod took;
 mod webhooks;
 
 use std::future::Future;
@@ -90,7 +91,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), TlsError> {
     let connections = Arc::new(Connections {
-        tls: tls::acceptor(webhooks.serving())?,
+        tls: tls::acceptor(webhooks.shown())?,
         // Room for one of the largest at least.
         bodies: Arc::new(Semaphore::new((limits.bodies.max(limits.body) >> 10) + 1)),
         webhooks: webhooks.clone(),

@@ -1,6 +1,7 @@
 //! Requests and responses of HTTP: which path, which method, which status.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -53,6 +54,7 @@ async fn answer(
             return text(error.status(), format!("{}: {error}\n", question.path()));
         }
     };
+    let whole = Instant::now();
     let answer = match webhooks.answer(question, &body.bytes).await {
         Ok(answer) => answer,
         Err(malformed) => {
@@ -63,7 +65,9 @@ async fn answer(
     if let Some(status) = &answer.status {
         debug!(path = question.path(), uid = answer.uid, message = status.message, "refused");
     }
-    match answer.to_body() {
+    let body = answer.to_body();
+    webhooks.counts().took(question).record(whole.elapsed());
+    match body {
         Ok(json) => with(StatusCode::OK, "application/json", json.into()),
         Err(e) => text(
             StatusCode::INTERNAL_SERVER_ERROR,

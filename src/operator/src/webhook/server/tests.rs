@@ -128,6 +128,8 @@ async fn a_pod_is_answered_over_either_http_and_either_tls() {
         }
     }
     assert_eq!(server.webhooks.counts().patched.load(Ordering::Relaxed), 4);
+    let took = |question| server.webhooks.counts().took(question).counted().count();
+    assert_eq!((took(Question::Pod), took(Question::KataConfig)), (4, 0));
 }
 
 #[tokio::test]

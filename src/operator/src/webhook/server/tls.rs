@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use tokio_rustls::TlsAcceptor;
 
-use crate::webhook::certificates::Serving;
+use crate::webhook::certificates::Shown;
 
 /// HTTP/2's name in a handshake.
 pub(super) const HTTP2: &[u8] = b"h2";
@@ -16,11 +16,11 @@ pub(super) const HTTP2: &[u8] = b"h2";
 #[error("cannot set up TLS for the webhook")]
 pub struct TlsError(#[from] rustls::Error);
 
-pub(super) fn acceptor(serving: &Serving) -> Result<TlsAcceptor, TlsError> {
+pub(super) fn acceptor(shown: &Shown) -> Result<TlsAcceptor, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(serving.clone()));
+        .with_cert_resolver(Arc::new(shown.clone()));
     config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

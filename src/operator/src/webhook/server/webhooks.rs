@@ -8,13 +8,14 @@ use k8s_openapi::api::core::v1::Pod;
 use peerpods_crds::{KATACONFIG_GROUP, PEERPODS_GROUP};
 use tracing::warn;
 
-use super::super::certificates::Serving;
+use super::super::certificates::Shown;
 use super::super::faults::list;
 use super::super::kataconfigs::{self, Verdict};
 use super::super::peerpodconfigs;
-use super::super::pods::{self, Decision, Settings};
+use super::super::pods::{self, Decision, Seen, Settings};
 use super::super::review::{Answer, Asked, Kind, Malformed, Operation, Read, read};
 use super::super::stored::Stored;
+use super::took::Took;
 use super::{KataConfigs, MUTATE_POD, VALIDATE_KATACONFIG, VALIDATE_PEERPODCONFIG};
 
 /// What is asked about.
@@ -71,22 +72,38 @@ pub struct Counts {
     pub refused: AtomicU64,
     /// No question was understood.
     pub malformed: AtomicU64,
+    pods: Took,
+    kataconfigs: Took,
+    peerpodconfigs: Took,
+}
+
+impl Counts {
+    /// How long answers to such questions took.
+    #[must_use]
+    pub fn took(&self, question: Question) -> &Took {
+        match question {
+            Question::Pod => &self.pods,
+            Question::KataConfig => &self.kataconfigs,
+            Question::PeerPodConfig => &self.peerpodconfigs,
+        }
+    }
 }
 
 /// What answers.
 pub struct Webhooks {
     settings: Settings,
     kataconfigs: Arc<dyn KataConfigs>,
-    serving: Serving,
+    shown: Shown,
     ending: AtomicBool,
     counts: Counts,
 }
 
 impl Webhooks {
-    /// Answers by `settings`; `serving` is the certificate that is shown.
+    /// Answers by `settings`; `shown` is the certificate that is shown, or several.
     #[must_use]
-    pub fn new(settings: Settings, kataconfigs: Arc<dyn KataConfigs>, serving: Serving) -> Self {
-        Self { settings, kataconfigs, serving, ending: AtomicBool::new(false), counts: Counts::default() }
+    pub fn new(settings: Settings, kataconfigs: Arc<dyn KataConfigs>, shown: impl Into<Shown>) -> Self {
+        let (shown, ending, counts) = (shown.into(), AtomicBool::new(false), Counts::default());
+        Self { settings, kataconfigs, shown, ending, counts }
     }
 
     /// How questions were answered.
@@ -95,8 +112,8 @@ impl Webhooks {
         &self.counts
     }
 
-    pub(super) fn serving(&self) -> &Serving {
-        &self.serving
+    pub(super) fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// Not ready any more, though questions are still answered.
@@ -116,7 +133,7 @@ impl Webhooks {
         if self.ending.load(Ordering::Relaxed) {
             return Err("the webhook is ending".to_owned());
         }
-        self.serving.ready(SystemTime::now())
+        self.shown.ready(SystemTime::now())
     }
 
     /// Answers the question in `body`.
@@ -143,13 +160,14 @@ impl Webhooks {
     }
 
     fn pod(&self, body: &[u8]) -> Result<Answer, Malformed> {
-        let asked: Box<Asked<Pod>> = match read(body, &Question::Pod.kind())? {
+        let asked: Box<Asked<Seen>> = match read(body, &Question::Pod.kind())? {
             Read::Asked(asked) => asked,
             Read::Unreadable(answer) => return Ok(answer),
         };
-        let uid = &asked.request.uid;
-        let Some(pod) = &asked.object else { return Ok(Answer::allowed(uid)) };
-        Ok(match pods::decide(&asked.request, pod, &self.settings) {
+        let Asked { request, object, .. } = *asked;
+        let uid = &request.uid;
+        let Some(pod) = object.map(Pod::from) else { return Ok(Answer::allowed(uid)) };
+        Ok(match pods::decide(&request, &pod, &self.settings) {
             Decision::Unchanged => Answer::allowed(uid),
             Decision::Patched { patch, warnings } => Answer::patched(uid, &patch, warnings)
                 .unwrap_or_else(|e| Answer::unavailable(uid, format!("the patch cannot be written: {e}"))),

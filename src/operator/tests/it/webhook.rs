@@ -1,0 +1,368 @@
+//! The webhooks as the API server sees them: asked over TLS, by the Services' names, about what people create.
+
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Error, ResourceExt};
+use peerpods_crds::{KataConfig, PeerPodConfig};
+use peerpods_operator::names;
+use peerpods_operator::objects::Kind;
+use peerpods_operator::webhook::certificates::make::make;
+use peerpods_operator::webhook::certificates::{State, held, names_of};
+use peerpods_operator::webhook::configuration::{
+    CERTIFICATE_SECRET, CONFIGURATION, DEPLOYMENT, POD_WEBHOOK, SERVICE, UPSTREAMS,
+};
+use peerpods_operator::webhook::server::MUTATE_POD;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, create, until};
+use crate::kataconfig::NAME;
+use crate::place;
+
+const VCPUS: &str = "io.katacontainers.config.hypervisor.default_vcpus";
+const MEMORY: &str = "io.katacontainers.config.hypervisor.default_memory";
+const VM: &str = "kata.peerpods.io/vm";
+
+fn peer_pod(name: &str, more: Value) -> Value {
+    let resources = json!({ "requests": { "cpu": "500m", "memory": "256Mi" }, "limits": { "cpu": "2", "memory": "1Gi" } });
+    let mut pod = json!({
+        "metadata": { "name": name },
+        "spec": {
+            "runtimeClassName": "kata-remote-cc",
+            "containers": [
+                { "name": "a", "image": "a", "resources": resources },
+                { "name": "b", "image": "b", "resources": resources },
+            ],
+        },
+    });
+    json_patch::merge(&mut pod, &more);
+    pod
+}
+
+impl Cluster {
+    async fn with_peer_pods() -> Self {
+        Self::installed(json!({ "enablePeerPods": true })).await
+    }
+
+    async fn pod(&self, namespace: &str, pod: Value) -> Result<Pod, Error> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await
+    }
+
+    async fn refused(&self, pod: Value) -> String {
+        self.pod("shop", pod).await.unwrap_err().to_string()
+    }
+
+    async fn there(&self, kind: Kind, name: &str) -> bool {
+        self.untyped(kind).get_opt(name).await.unwrap().is_some()
+    }
+}
+
+fn gets_a_vm(pod: &Pod) -> bool {
+    let first = pod.spec.as_ref().unwrap().containers[0].resources.clone().unwrap_or_default();
+    first.limits.is_some_and(|limits| limits.contains_key(VM))
+}
+
+#[tokio::test]
+async fn a_pod_of_a_peer_pod_class_comes_out_as_one_that_gets_a_vm() {
+    if !place::reaches_us("a_pod_of_a_peer_pod_class_comes_out_as_one_that_gets_a_vm") {
+        return;
+    }
+    let cluster = Cluster::with_peer_pods().await;
+    let _webhook = cluster.webhook().await;
+    let pod = cluster.pod("shop", peer_pod("web", json!({}))).await.unwrap();
+    assert_eq!((pod.annotations()[VCPUS].as_str(), pod.annotations()[MEMORY].as_str()), ("4", "2048"));
+    let containers = pod.spec.unwrap().containers;
+    let resources = serde_json::to_value(&containers[0].resources).unwrap();
+    assert_eq!(resources, json!({ "limits": { VM: "1" }, "requests": { VM: "1" } }));
+    assert_eq!(containers[1].resources.clone().unwrap_or_default(), Default::default());
+    // Another class is none of our business, nor is a pod without one.
+    for class in [json!("kata"), Value::Null] {
+        let other = json!({ "metadata": { "name": format!("other-{class}").replace('"', "") }, "spec": { "runtimeClassName": class } });
+        let pod = cluster.pod("shop", peer_pod("", other)).await.unwrap();
+        let resources = pod.spec.unwrap().containers.remove(0).resources.unwrap();
+        assert_eq!(resources.limits.unwrap()["cpu"].0, "2");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_work_in_a_vm_is_refused_by_its_field() {
+    if !place::reaches_us("what_cannot_work_in_a_vm_is_refused_by_its_field") {
+        return;
+    }
+    let cluster = Cluster::with_peer_pods().await;
+    let _webhook = cluster.webhook().await;
+    let host = json!({ "spec": { "hostNetwork": true, "hostPID": true } });
+    let refused = cluster.refused(peer_pod("host", host)).await;
+    for part in [POD_WEBHOOK, "kata-remote-cc", "spec.hostNetwork", "spec.hostPID"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let socket = json!([{ "name": "run", "hostPath": { "path": "/run/crio/crio.sock", "type": "Socket" } }]);
+    let refused = cluster.refused(peer_pod("socket", json!({ "spec": { "volumes": socket } }))).await;
+    assert!(refused.contains("spec.volumes[0].hostPath.type"), "{refused}");
+    // Whatever it is set up like, it may be what the kubelet says it is elsewhere.
+    let other = json!({ "spec": { "runtimeClassName": "kata", "hostNetwork": true } });
+    cluster.pod("shop", peer_pod("other", other)).await.unwrap();
+}
+
+#[tokio::test]
+async fn three_mebibytes_are_answered_and_a_request_of_the_wrong_kind_is_told_so() {
+    if !place::reaches_us("three_mebibytes_are_answered_and_a_request_of_the_wrong_kind_is_told_so") {
+        return;
+    }
+    let cluster = Cluster::with_peer_pods().await;
+    let _webhook = cluster.webhook().await;
+    let large = json!({ "spec": { "containers": [
+        { "name": "a", "image": "a", "env": [{ "name": "A", "value": "x".repeat(3 << 20) }] },
+    ] } });
+    assert!(gets_a_vm(&cluster.pod("shop", peer_pod("large", large)).await.unwrap()));
+
+    // Somebody sends ConfigMaps where pods are decided about.
+    let ours = cluster.all::<MutatingWebhookConfiguration>().get(CONFIGURATION).await.unwrap();
+    let client = &ours.webhooks.unwrap()[0].client_config;
+    assert_eq!(client.service.as_ref().unwrap().path.as_deref(), Some(MUTATE_POD));
+    let rule = json!({ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"] });
+    let webhook = json!({
+        "name": "wrong.example.com", "clientConfig": client, "rules": [rule], "sideEffects": "None",
+        "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
+        "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "shop" } },
+    });
+    let configurations = cluster.all::<MutatingWebhookConfiguration>();
+    create(&configurations, json!({ "metadata": { "name": "wrong" }, "webhooks": [webhook] })).await;
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "shop");
+    let map = serde_json::from_value(json!({ "metadata": { "name": "map" } })).unwrap();
+    let refused = maps.create(&PostParams::default(), &map).await.unwrap_err().to_string();
+    assert!(refused.contains("request.kind") && refused.contains("core/v1 Pod"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_down_is_in_nobodys_way_but_that_of_peer_pods() {
+    if !place::reaches_us("a_webhook_that_is_down_is_in_nobodys_way_but_that_of_peer_pods") {
+        return;
+    }
+    let cluster = Cluster::with_peer_pods().await;
+    let webhook = cluster.webhook().await;
+    webhook.end().await;
+    let other = json!({ "spec": { "runtimeClassName": "kata" } });
+    cluster.pod("shop", peer_pod("other", other)).await.unwrap();
+    let refused = cluster.refused(peer_pod("ours", json!({}))).await;
+    assert!(refused.contains(&format!("failed calling webhook \"{POD_WEBHOOK}\"")), "{refused}");
+    // The cluster's own namespaces are never asked about.
+    for namespace in ["kube-system", names::NAMESPACE] {
+        let pod = cluster.pod(namespace, peer_pod("own", json!({}))).await.unwrap();
+        assert!(!gets_a_vm(&pod), "{namespace}");
+    }
+    let _again = cluster.webhook().await;
+    assert!(gets_a_vm(&cluster.pod("shop", peer_pod("ours", json!({}))).await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_rotation_under_load_fails_no_pod() {
+    if !place::reaches_us("a_rotation_under_load_fails_no_pod") {
+        return;
+    }
+    let cluster = Cluster::with_peer_pods().await;
+    let webhooks = [cluster.webhook().await, cluster.webhook().await];
+    let secrets = cluster.operators::<Secret>();
+    let shown = async || secrets.get(CERTIFICATE_SECRET).await.unwrap().data.unwrap()["tls.crt"].clone();
+    let before = shown().await;
+    // A third of its life was left a while ago, and a keeper made the next certificate.
+    let mut secret = secrets.get(CERTIFICATE_SECRET).await.unwrap();
+    let State::Ours(held) = held::state_of(Some(&secret)) else { panic!("{secret:?}") };
+    let earlier = SystemTime::now() - Duration::from_secs(11 * 60);
+    secret.data = Some(held.staged(&make(&names_of(SERVICE, names::NAMESPACE), earlier).unwrap()));
+    let (mut created, mut after) = (0, 0);
+    for n in 0..400 {
+        if n == 20 {
+            secrets.replace(CERTIFICATE_SECRET, &PostParams::default(), &secret).await.unwrap();
+        }
+        // The one and the other replica.
+        cluster.place.route(SERVICE, webhooks[n % 2].address).await;
+        let pods = (0..4).map(|m| cluster.pod("shop", peer_pod(&format!("p{n}-{m}"), json!({}))));
+        for pod in futures::future::join_all(pods).await {
+            assert!(gets_a_vm(&pod.unwrap()));
+            created += 1;
+        }
+        after += usize::from(shown().await != before);
+        // Both have looked again by then.
+        if after >= 60 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(created > 80 && after >= 60, "{created} pods, {after} turns after the rotation");
+    // A replica that has not heard of it yet would show the old one.
+    let configuration = cluster.all::<MutatingWebhookConfiguration>().get(CONFIGURATION).await.unwrap();
+    let bundle = configuration.webhooks.unwrap().remove(0).client_config.ca_bundle.unwrap().0;
+    assert_eq!(String::from_utf8(bundle).unwrap().matches("BEGIN CERTIFICATE").count(), 2);
+}
+
+#[tokio::test]
+async fn what_somebody_takes_away_is_put_back_and_at_rest_nobody_writes() {
+    if !place::reaches_us("what_somebody_takes_away_is_put_back_and_at_rest_nobody_writes") {
+        return;
+    }
+    let cluster = Cluster::with_peer_pods().await;
+    let _webhook = cluster.webhook().await;
+    let configurations = cluster.all::<MutatingWebhookConfiguration>();
+    configurations.delete(CONFIGURATION, &DeleteParams::default()).await.unwrap();
+    until("the configuration is back", || cluster.trusts_pods_webhook()).await;
+    let nobody = json!([{ "op": "remove", "path": "/webhooks/0/clientConfig/caBundle" }]);
+    let patch: json_patch::Patch = serde_json::from_value(nobody).unwrap();
+    configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Json::<()>(patch)).await.unwrap();
+    until("somebody is trusted", || cluster.trusts_pods_webhook()).await;
+    let deployments = cluster.operators::<k8s_openapi::api::apps::v1::Deployment>();
+    let scaled = json!({ "spec": { "replicas": 0 } });
+    deployments.patch(DEPLOYMENT, &PatchParams::default(), &Patch::Merge(scaled)).await.unwrap();
+    until("there are two again", || async {
+        deployments.get(DEPLOYMENT).await.unwrap().spec.unwrap().replicas == Some(2)
+    })
+    .await;
+    assert!(gets_a_vm(&cluster.pod("shop", peer_pod("web", json!({}))).await.unwrap()));
+
+    cluster.rests().await;
+    cluster.patch::<RuntimeClass>("kata", json!({ "metadata": { "labels": { "look": "again" } } })).await;
+    let label = json!({ "metadata": { "labels": { "look": "again" } } });
+    configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
+    let before = cluster.mark().await;
+    // Operator and webhook have looked by then.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(cluster.mark().await, before);
+}
+
+#[tokio::test]
+async fn it_comes_and_goes_with_peer_pods() {
+    if !place::reaches_us("it_comes_and_goes_with_peer_pods") {
+        return;
+    }
+    let cluster = Cluster::installed(json!({})).await;
+    let without = cluster.everything().await;
+    assert!(!cluster.there(Kind::MUTATING_WEBHOOKS, CONFIGURATION).await);
+    for (turn, (on, off)) in [("R2", "R3"), ("R4", "R5")].into_iter().enumerate() {
+        cluster.patch::<KataConfig>(NAME, json!({ "spec": { "enablePeerPods": true } })).await;
+        cluster.worker_is_changed(on).await;
+        let webhook = cluster.webhook().await;
+        let pod = cluster.pod("shop", peer_pod("web", json!({}))).await.unwrap();
+        assert!(gets_a_vm(&pod), "turn {turn}");
+        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
+        pods.delete("web", &DeleteParams::default()).await.unwrap();
+        cluster.patch::<KataConfig>(NAME, json!({ "spec": { "enablePeerPods": false } })).await;
+        cluster.worker_is_changed(off).await;
+        // Its process lives a little longer, as a pod does, and makes nothing anew.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        webhook.end().await;
+        cluster.is_as_before(&without).await;
+    }
+}
+
+#[tokio::test]
+async fn upstreams_configuration_is_taken_over_from_and_nobody_elses() {
+    if !place::reaches_us("upstreams_configuration_is_taken_over_from_and_nobody_elses") {
+        return;
+    }
+    let mut cluster = Cluster::new(1).await;
+    let of = |webhook: &str| {
+        json!({
+            "metadata": { "name": UPSTREAMS },
+            "webhooks": [{
+                "name": webhook, "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "clientConfig": { "service": { "namespace": names::NAMESPACE, "name": SERVICE, "path": MUTATE_POD } },
+            }],
+        })
+    };
+    let configurations = cluster.all::<MutatingWebhookConfiguration>();
+    create(&configurations, of(POD_WEBHOOK)).await;
+    cluster.operate().await;
+    cluster.ask_for(json!({ "enablePeerPods": true })).await;
+    cluster.worker_is_changed("R1").await;
+    until("ours is there", || cluster.there(Kind::MUTATING_WEBHOOKS, CONFIGURATION)).await;
+    assert!(cluster.there(Kind::MUTATING_WEBHOOKS, UPSTREAMS).await, "until ours does its work");
+    let _webhook = cluster.webhook().await;
+    until("upstream's is gone", || async { !cluster.there(Kind::MUTATING_WEBHOOKS, UPSTREAMS).await }).await;
+    create(&configurations, of("mthing.kb.io")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(cluster.there(Kind::MUTATING_WEBHOOKS, UPSTREAMS).await);
+}
+
+fn kataconfig(name: &str, spec: Value) -> KataConfig {
+    let whole = json!({
+        "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": name }, "spec": spec,
+    });
+    serde_json::from_value(whole).unwrap()
+}
+
+#[tokio::test]
+async fn the_operators_own_webhook_answers_before_there_is_a_kataconfig() {
+    if !place::reaches_us("the_operators_own_webhook_answers_before_there_is_a_kataconfig") {
+        return;
+    }
+    let cluster = Cluster::new(1).await;
+    let webhook = cluster.operators_webhook().await;
+    let configs = cluster.all::<KataConfig>();
+    let refused = async |name: &str, spec: Value| {
+        let created = configs.create(&PostParams::default(), &kataconfig(name, spec)).await;
+        created.unwrap_err().to_string()
+    };
+    // What the schema takes, and no label can be.
+    let labels = json!({ "kataConfigPoolSelector": { "matchLabels": { "a b": "c" } } });
+    let told = refused("bad", labels).await;
+    assert!(
+        told.contains("vkataconfig.kb.io") && told.contains("spec.kataConfigPoolSelector.matchLabels"),
+        "{told}"
+    );
+    let operator =
+        json!({ "kataConfigPoolSelector": { "matchExpressions": [{ "key": "a", "operator": "In" }] } });
+    let told = refused("bad", operator).await;
+    assert!(told.contains("spec.kataConfigPoolSelector.matchExpressions[0]"), "{told}");
+    configs.create(&PostParams::default(), &kataconfig("first", json!({}))).await.unwrap();
+    let told = refused("second", json!({})).await;
+    assert!(told.contains("a cluster has one KataConfig") && told.contains("first"), "{told}");
+
+    let limits = cluster.operators::<PeerPodConfig>();
+    let config = |limit: &str, label: &str| -> PeerPodConfig {
+        serde_json::from_value(json!({
+            "apiVersion": "confidentialcontainers.org/v1alpha1", "kind": "PeerPodConfig", "metadata": { "name": "c" },
+            "spec": { "limit": limit, "nodeSelector": { label: "" } },
+        }))
+        .unwrap()
+    };
+    for (bad, field) in [(config("ten", "a"), "spec.limit"), (config("1", "a b"), "spec.nodeSelector")] {
+        let told = limits.create(&PostParams::default(), &bad).await.unwrap_err().to_string();
+        assert!(told.contains(field), "{told}");
+    }
+
+    // Nobody can say whether there is one: there will be no second. The first can go all the same.
+    webhook.end().await;
+    let told = refused("second", json!({})).await;
+    assert!(told.contains("failed calling webhook \"vkataconfig.kb.io\""), "{told}");
+    configs.delete("first", &DeleteParams::default()).await.unwrap();
+    limits.create(&PostParams::default(), &config("1", "a")).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_process_answers_at_both_services_with_a_certificate_each() {
+    if !place::reaches_us("one_process_answers_at_both_services_with_a_certificate_each") {
+        return;
+    }
+    let cluster = Cluster::with_peer_pods().await;
+    let _webhooks = cluster.both_webhooks(&cluster.client).await;
+    assert!(gets_a_vm(&cluster.pod("shop", peer_pod("web", json!({}))).await.unwrap()));
+    let configs = cluster.all::<KataConfig>();
+    let told = configs.create(&PostParams::default(), &kataconfig("second", json!({}))).await.unwrap_err();
+    assert!(told.to_string().contains("a cluster has one KataConfig"), "{told}");
+    let mutating = cluster.all::<MutatingWebhookConfiguration>().get(CONFIGURATION).await.unwrap();
+    let validating = cluster.all::<ValidatingWebhookConfiguration>().get(CONFIGURATION).await.unwrap();
+    let trusted =
+        |client: &k8s_openapi::api::admissionregistration::v1::WebhookClientConfig| client.ca_bundle.clone();
+    assert_ne!(
+        trusted(&mutating.webhooks.unwrap()[0].client_config),
+        trusted(&validating.webhooks.unwrap()[0].client_config)
+    );
+    let secrets = cluster.operators::<Secret>().list(&ListParams::default()).await.unwrap();
+    assert_eq!(secrets.iter().filter(|one| one.type_.as_deref() == Some("kubernetes.io/tls")).count(), 2);
+}
