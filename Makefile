@@ -121,8 +121,9 @@ network-matrix: packages ## Traffic both ways for every shape of a pod's network
 	PEERPODS_REQUIRE_ALL=1 cargo test --locked -p peerpods-podnet --test netns matrix:: -- --nocapture --test-threads 1
 
 .PHONY: systemd-test
-systemd-test: packages ## Links as units of a real systemd, in namespaces of its own (needs root, systemd, dbus-daemon)
+systemd-test: packages ## Links as units of a real systemd, and containerd restarted by one, in namespaces of its own (needs root, systemd, dbus-daemon)
 	PEERPODS_REQUIRE_ALL=1 cargo test --locked -p peerpods-agentlink --test link real_systemd -- --ignored --test-threads 1
+	PEERPODS_REQUIRE_ALL=1 cargo test --locked -p peerpods --test it real_systemd -- --ignored --test-threads 1
 
 .PHONY: manifests
 manifests: ## Writes what deploy/ has of generated files: definitions, the operator and who may do what

@@ -11,6 +11,10 @@ pub const POOL: &str = "kata-oc";
 pub const ROLE_LABEL: &str = "node-role.kubernetes.io/kata-oc";
 /// The label of workers.
 pub const WORKER_LABEL: &str = "node-role.kubernetes.io/worker";
+/// The label of control plane nodes where Kubernetes was installed by its own tools.
+pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
+/// What is to become of our files on a node of a cluster without a machine config operator. The DaemonSets that do it select by its value.
+pub const FILES_LABEL: &str = "peerpods.io/kata";
 /// The label of control plane nodes, as machine config pools know them.
 pub const MASTER_LABEL: &str = "node-role.kubernetes.io/master";
 /// What Node Feature Discovery sets on nodes that can run Kata Containers, to `true`.
@@ -37,6 +41,15 @@ pub const LOG_LEVEL_CONFIG: &str = "kata-crio-config";
 pub const KATA_CLASS: &str = "kata";
 /// The runtime class of VMs elsewhere.
 pub const PEER_PODS_CLASS: &str = "kata-remote-cc";
+
+/// The DaemonSet that places our files on nodes where there is no machine config operator, and its label `name`.
+pub const INSTALLER: &str = "peerpods-installer";
+/// The DaemonSet that removes them, and its label `name`.
+pub const REMOVER: &str = "peerpods-remover";
+/// The ServiceAccount of both. It has no rights.
+pub const INSTALLER_ACCOUNT: &str = "peerpods-installer";
+/// What the pods of both were made of, as a hash.
+pub const TEMPLATE: &str = "peerpods.io/template";
 
 /// The security context constraints of the monitor.
 pub const SCC: &str = "sandboxed-containers-operator-scc";

@@ -12,6 +12,7 @@ pub mod initdata;
 pub mod metadata;
 pub mod naming;
 pub mod network;
+pub mod node_files;
 pub mod sizing;
 pub mod token;
 pub mod underlay;

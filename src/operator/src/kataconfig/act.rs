@@ -4,9 +4,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use peerpods_crds::{KATACONFIG_FINALIZER, KataConfig};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::decide::{Finalizer, Plan, Role};
+use super::decide::{Finalizer, Labels, Plan, Role};
 use crate::names;
 use crate::objects::{self, ObjectError};
 use crate::reconciled::{self, WriteError};
@@ -17,9 +17,9 @@ pub enum ActError {
     /// An object.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// A node's label.
-    #[error("cannot change the label {label} of node {node}", label = names::ROLE_LABEL)]
-    Role {
+    /// A node's labels.
+    #[error("cannot change the labels of node {node}")]
+    Labels {
         /// The node.
         node: String,
         /// What the API server said.
@@ -57,6 +57,9 @@ async fn steps(client: &Client, plan: &Plan) -> Result<(), ActError> {
     for change in &plan.roles {
         role(client, change).await?;
     }
+    for change in &plan.labels {
+        labels(client, change).await?;
+    }
     for desired in &plan.apply {
         objects::apply(client, desired).await?;
     }
@@ -68,16 +71,22 @@ async fn steps(client: &Client, plan: &Plan) -> Result<(), ActError> {
 
 /// B18: a patch of the one label, which no other writer of the node gets in the way of.
 async fn role(client: &Client, change: &Role) -> Result<(), ActError> {
+    let change =
+        Labels { node: change.node.clone(), change: [(names::ROLE_LABEL, change.has.then_some(""))].into() };
+    labels(client, &change).await
+}
+
+/// All labels of a node that change, at once.
+async fn labels(client: &Client, change: &Labels) -> Result<(), ActError> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let value = if change.has { json!("") } else { Value::Null };
-    let patch = json!({ "metadata": { "labels": { names::ROLE_LABEL: value } } });
+    let patch = json!({ "metadata": { "labels": change.change } });
     match nodes.patch(&change.node, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => {
-            tracing::info!(node = change.node, has = change.has, "role changed");
+            tracing::info!(node = change.node, labels = ?change.change, "labels changed");
             Ok(())
         }
-        // A node that is gone has no role.
+        // A node that is gone has no labels.
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(source) => Err(ActError::Role { node: change.node.clone(), source }),
+        Err(source) => Err(ActError::Labels { node: change.node.clone(), source }),
     }
 }

@@ -3,6 +3,7 @@
 mod access;
 mod classes;
 mod files;
+mod installer;
 mod machine_config;
 mod monitoring;
 mod peer_pods;
@@ -11,8 +12,9 @@ mod webhook;
 pub use access::security_context_constraints;
 pub use classes::runtime_class;
 pub use files::{crio_drop_in, shim_configuration};
+pub use installer::{NodeFiles, installer, installer_account, name_for, remover, template_of};
 pub use machine_config::{container_runtime_config, extension, peer_pods as peer_pod_machine_configs, pool};
-pub use monitoring::{dashboard, monitor};
+pub use monitoring::{MonitoredHost, dashboard, monitor};
 pub use peer_pods::{auth_secret, peer_pod_config};
 pub use webhook::{upstreams_webhook, webhook, webhook_certificate, webhook_objects};
 

@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::controller::{Action, Config};
@@ -119,6 +119,7 @@ fn changes(client: &Client, settings: &Settings) -> impl Stream<Item = ()> + Sen
             everywhere(),
             |object| object.meta().generation,
         ),
+        watching::changes(Api::<Pod>::namespaced(client.clone(), namespace), workers(), of_worker),
         watching::changes(dashboards(client, namespace), only(names::DASHBOARD), ConfigMap::resource_version),
         watching::changes(
             dashboards(client, names::DASHBOARD_NAMESPACE),
@@ -147,11 +148,29 @@ fn only(name: &str) -> watcher::Config {
     watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
 
-/// A node's heartbeats say nothing to us; labels, and what the machine config operator does, do.
+/// Pods that place and remove files on nodes.
+fn workers() -> watcher::Config {
+    watcher::Config::default().labels(&format!("name in ({},{})", names::INSTALLER, names::REMOVER))
+}
+
+/// What the kubelet says of its container and of its readiness, and whether it is about to end.
+fn of_worker(pod: &Pod) -> impl std::hash::Hash + use<> {
+    let status = pod.status.as_ref();
+    let ready = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let ready = ready.filter(|one| one.type_ == "Ready").any(|one| one.status == "True");
+    let containers =
+        status.map(|status| serde_json::to_string(&status.container_statuses).unwrap_or_default());
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    (ready, containers, node, pod.metadata.deletion_timestamp.is_some())
+}
+
+/// A node's heartbeats say nothing to us; labels, whether it is ready, and what the machine config operator does, do.
 fn of_node(node: &Node) -> impl std::hash::Hash + use<> {
     let annotation = |name: &str| node.annotations().get(name).cloned();
     let told = [names::NODE_STATE, names::NODE_CURRENT_CONFIG, names::NODE_REASON].map(annotation);
-    (node.labels().clone(), told)
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
+    (node.labels().clone(), told, ready)
 }
 
 /// All of an object but its bookkeeping. Of pools the status counts as well; the others' is none of ours.

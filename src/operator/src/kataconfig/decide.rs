@@ -5,14 +5,14 @@
 //! there is work: that is remembered in the status (`waitingForMcoToStart`), and forgotten when it begins, or when pools show
 //! that all has been done already.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use peerpods_crds::{KATACONFIG_FINALIZER, KataConfigStatus, LOG_LEVELS};
 use serde_json::json;
 
-use super::build;
+use super::build::{self, MonitoredHost};
 use super::nodes::{self, Place};
 use super::pools::{self, Target};
 use super::selector::{self, FieldFault, Selector};
@@ -22,6 +22,7 @@ use crate::names;
 use crate::objects::{Desired, Kind, ObjectRef};
 use crate::settings::Settings;
 
+mod plain;
 mod removal;
 mod webhook;
 
@@ -41,6 +42,8 @@ pub struct Plan {
     pub first: Vec<Desired>,
     /// Labels of nodes.
     pub roles: Vec<Role>,
+    /// Labels of nodes where our own pods place files.
+    pub labels: Vec<Labels>,
     /// Objects to apply then.
     pub apply: Vec<Desired>,
     /// Objects that are not to be there.
@@ -72,6 +75,15 @@ pub struct Role {
     pub has: bool,
 }
 
+/// A node whose labels change: each to a value, or to none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labels {
+    /// The node.
+    pub node: String,
+    /// The labels.
+    pub change: BTreeMap<&'static str, Option<&'static str>>,
+}
+
 /// What is to be done about a KataConfig.
 #[must_use]
 pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan {
@@ -98,7 +110,11 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan {
         );
         return Plan { again: Some(LOOK_AGAIN), ..refused(Reason::NoEligibleNodes, message) };
     }
-    Installing { world, settings, before, target: Target::of(world), now }.plan(&selector)
+    let installing = Installing { world, settings, before, target: Target::of(world), now };
+    match installing.target {
+        Target::Plain => plain::install(&installing, &selector),
+        Target::Workers | Target::ControlPlane => installing.plan(&selector),
+    }
 }
 
 /// What the spec asks for, if it makes sense.
@@ -189,6 +205,7 @@ impl Installing<'_> {
             delete: self.superfluous(keep_peer_pods, &configs),
             status: status::status(self.world, &outlook, self.now),
             again: (!still_used.is_empty()).then_some(LOOK_AGAIN),
+            labels: Vec::new(),
             first: self.first(configs),
         }
     }
@@ -271,9 +288,12 @@ impl Installing<'_> {
         let owner = owner(world);
         let mut objects = Vec::new();
         if classes.iter().any(|class| class == names::KATA_CLASS) {
-            objects.push(build::security_context_constraints(&settings.namespace).owned_by(&owner));
+            let constraints = world.apis.security_constraints;
+            let constraints = constraints.then(|| build::security_context_constraints(&settings.namespace));
+            objects.extend(constraints.map(|made| made.owned_by(&owner)));
             let image = world.config.spec.kata_monitor_image.as_deref().unwrap_or(&settings.monitor_image);
-            objects.push(build::monitor(target, &settings.namespace, image).owned_by(&owner));
+            let host = MonitoredHost::of(world, target);
+            objects.push(build::monitor(target, &settings.namespace, image, host).owned_by(&owner));
         }
         if classes.iter().any(|class| settings.peer_pod_classes.contains(class)) {
             objects.push(build::peer_pod_config(
@@ -290,6 +310,10 @@ impl Installing<'_> {
             build::runtime_class(name, target, settings, world.overheads.get(name)).owned_by(&owner)
         };
         objects.extend(classes.iter().map(class));
+        // What follows is for OpenShift's console and for its machine config operator.
+        if target == Target::Plain {
+            return objects;
+        }
         objects.extend(world.dashboard.as_ref().map(build::dashboard));
         let level = world.config.spec.effective_log_level();
         if level != peerpods_crds::DEFAULT_LOG_LEVEL || world.log_level_config {
@@ -303,7 +327,9 @@ impl Installing<'_> {
         if peer_pods {
             return webhook::replaced(self.world);
         }
-        let kept = |name: &str| configs.iter().any(|config| config.object.name == name);
+        let kept = |name: &str| {
+            self.target == Target::Plain || configs.iter().any(|config| config.object.name == name)
+        };
         removal::peer_pod_objects(self.world, self.settings)
             .into_iter()
             .chain(

@@ -1,7 +1,8 @@
 //! Where each node is on its way. Pure; the table is that of OpenShift sandboxed containers 1.5 and later.
 
 use super::pools::Target;
-use super::world::{Node, World};
+use super::selector::Selector;
+use super::world::{Files, Node, World};
 
 /// Where a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +43,45 @@ pub fn place(node: &Node, world: &World, target: Target, removing: bool) -> Opti
     }
 }
 
+/// Where a node is whose files are our own pods' business; nowhere when nothing is to become of them.
+#[must_use]
+pub fn plain_place(node: &Node) -> Option<Place> {
+    let files = node.files()?;
+    let worker = node.worker_for(files);
+    let failed = worker.is_some_and(|worker| worker.failure.is_some());
+    match files {
+        // Somebody else's value: no pod of ours comes by it.
+        Files::Installed if !node.is_to_have_files() => None,
+        Files::Installed if failed => Some(Place::FailedToInstall),
+        Files::Installed if worker.is_some_and(|worker| worker.done) => Some(Place::Installed),
+        // What was placed stays there while nobody hears of the node.
+        Files::Installed if node.has_role() && !node.ready => Some(Place::Installed),
+        Files::Installed => Some(worker.map_or(Place::WaitingToInstall, |_| Place::Installing)),
+        Files::Removed if failed => Some(Place::FailedToUninstall),
+        Files::Removed => Some(worker.map_or(Place::WaitingToUninstall, |_| Place::Uninstalling)),
+    }
+}
+
+/// Whether our own pods are at work. A node that is not ready is not waited for: it may never be.
+#[must_use]
+pub fn under_way(world: &World) -> bool {
+    let working =
+        [Place::Installing, Place::WaitingToInstall, Place::Uninstalling, Place::WaitingToUninstall];
+    world
+        .nodes
+        .iter()
+        .any(|node| node.ready && plain_place(node).is_some_and(|place| working.contains(&place)))
+}
+
+/// The nodes that are meant where there is no machine config operator: of those that are no control plane, or of all where there is
+/// nothing else. Workers have no label of their own there.
+#[must_use]
+pub fn meant<'a>(nodes: &'a [Node], selector: &Selector) -> Vec<&'a Node> {
+    let only_control_plane = nodes.iter().all(Node::is_control_plane);
+    let may = |node: &&Node| only_control_plane || !node.is_control_plane();
+    nodes.iter().filter(may).filter(|node| selector.matches(&node.labels)).collect()
+}
+
 /// Whether a node had Kata Containers by what the status says: else what the machine config operator does with it is none of our business.
 fn was_ours(node: &Node, world: &World) -> bool {
     let Some(status) = &world.config.status else { return false };
@@ -68,8 +108,13 @@ pub fn places(world: &World, target: Target, removing: bool) -> Vec<(&Node, Plac
     let looked_at = |node: &&Node| match target {
         Target::Workers => node.is_worker(),
         Target::ControlPlane => node.is_master(),
+        Target::Plain => true,
     };
-    let placed = |node| place(node, world, target, removing).map(|place| (node, place));
+    let of_node = |node| match target {
+        Target::Plain => plain_place(node),
+        _ => place(node, world, target, removing),
+    };
+    let placed = |node| of_node(node).map(|place| (node, place));
     world.nodes.iter().filter(looked_at).filter_map(placed).collect()
 }
 
@@ -89,7 +134,7 @@ mod tests {
             labels.insert(names::ROLE_LABEL.to_owned(), String::new());
         }
         let (state, current) = (Some(state.to_owned()), Some(current.to_owned()));
-        Node { name: "w0".to_owned(), labels, state, current, reason: None }
+        Node { name: "w0".to_owned(), labels, state, current, ..Node::default() }
     }
 
     fn world(ours_before: bool) -> World {

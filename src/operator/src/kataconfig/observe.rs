@@ -9,13 +9,14 @@ use kube::{Client, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPod, PeerPodConfig};
 use serde_json::Value;
 
-use super::pools;
-use super::world::{Node, PodUse, Pool, World};
+use super::world::{Apis, Node, PodUse, Pool, World};
+use super::{nodes, pools, selector};
 use crate::names;
 use crate::objects::Kind;
 use crate::settings::Settings;
 
 mod webhook;
+mod workers;
 
 /// How many objects are asked for at once.
 const PAGE: u32 = 500;
@@ -44,22 +45,48 @@ pub async fn observe(
     config: KataConfig,
     settings: &Settings,
 ) -> Result<World, ObserveError> {
-    let older = older(client, &config).await?;
-    Ok(World {
-        older,
-        pools: pools(client).await?,
-        nodes: nodes(client).await?,
-        pods: pods(client, &config, settings).await?,
-        machine_configs: machine_configs(client).await?,
-        pull_secret: pull_secret(client).await?,
-        dashboard: dashboard(client, settings).await?,
-        log_level_config: there(client, Kind::CONTAINER_RUNTIME_CONFIG, names::LOG_LEVEL_CONFIG).await?,
-        overheads: overheads(client).await?,
-        peer_pod_limit: limit(client, settings).await?,
-        going: going(client, settings).await?,
-        webhook: webhook::webhook(client, settings).await?,
-        config,
+    let apis = apis(client).await?;
+    let mut world = World { apis, older: older(client, &config).await?, config, ..World::default() };
+    world.nodes = all_nodes(client).await?;
+    match apis.machine_configs {
+        true => of_machine_configs(client, &mut world).await?,
+        false => of_workers(client, settings, &mut world).await?,
+    }
+    world.pods = pods(client, &world, settings).await?;
+    world.dashboard = dashboard(client, settings).await?;
+    world.overheads = overheads(client).await?;
+    world.peer_pod_limit = limit(client, settings).await?;
+    world.going = going(client, settings).await?;
+    world.webhook = webhook::webhook(client, settings).await?;
+    Ok(world)
+}
+
+/// Which of OpenShift's APIs there are, by discovery.
+async fn apis(client: &Client) -> Result<Apis, ObserveError> {
+    let groups = client.list_api_groups().await.map_err(failed("which APIs there are"))?;
+    let has = |kind: Kind| groups.groups.iter().any(|group| group.name == kind.group);
+    Ok(Apis {
+        machine_configs: has(Kind::MACHINE_CONFIG),
+        security_constraints: has(Kind::SECURITY_CONTEXT_CONSTRAINTS),
     })
+}
+
+/// What the machine config operator knows, and the nodes that it looks after.
+async fn of_machine_configs(client: &Client, world: &mut World) -> Result<(), ObserveError> {
+    world.nodes.retain(|node| node.is_worker() || node.is_master() || node.has_role());
+    world.pools = pools(client).await?;
+    world.machine_configs = machine_configs(client).await?;
+    world.pull_secret = pull_secret(client).await?;
+    world.log_level_config = there(client, Kind::CONTAINER_RUNTIME_CONFIG, names::LOG_LEVEL_CONFIG).await?;
+    Ok(())
+}
+
+/// What our own pods on nodes know.
+async fn of_workers(client: &Client, settings: &Settings, world: &mut World) -> Result<(), ObserveError> {
+    let templates = workers::Templates::read(client, settings).await?;
+    workers::tell(client, settings, &templates, &mut world.nodes).await?;
+    world.installer = templates.installer();
+    Ok(())
 }
 
 /// Everything of a kind, a page at a time.
@@ -133,21 +160,24 @@ fn pool(data: &Value) -> Pool {
     }
 }
 
-async fn nodes(client: &Client) -> Result<Vec<Node>, ObserveError> {
+async fn all_nodes(client: &Client) -> Result<Vec<Node>, ObserveError> {
     let nodes: Api<ClusterNode> = Api::all(client.clone());
     let found = all(&nodes, ListParams::default(), "nodes").await?;
-    let mut nodes: Vec<Node> = found
-        .iter()
-        .map(node)
-        .filter(|node| node.is_worker() || node.is_master() || node.has_role())
-        .collect();
+    let mut nodes: Vec<Node> = found.iter().map(node).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(nodes)
 }
 
 fn node(node: &ClusterNode) -> Node {
     let annotation = |name: &str| node.annotations().get(name).filter(|value| !value.is_empty()).cloned();
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let runtime =
+        status.and_then(|status| status.node_info.as_ref()).map(|info| &info.container_runtime_version);
     Node {
+        ready: conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True"),
+        runtime: runtime.cloned().unwrap_or_default(),
+        worker: None,
         name: node.name_any(),
         labels: node.labels().clone(),
         state: annotation(names::NODE_STATE),
@@ -157,16 +187,13 @@ fn node(node: &ClusterNode) -> Node {
 }
 
 /// Pods of our classes. Only asked for when it matters: there may be many thousands of pods.
-async fn pods(
-    client: &Client,
-    config: &KataConfig,
-    settings: &Settings,
-) -> Result<Vec<PodUse>, ObserveError> {
+async fn pods(client: &Client, world: &World, settings: &Settings) -> Result<Vec<PodUse>, ObserveError> {
+    let config = &world.config;
     let made = config.status.as_ref().map(|status| status.runtime_classes.clone()).unwrap_or_default();
     let removing = config.metadata.deletion_timestamp.is_some();
     let turned_off =
         !config.spec.enable_peer_pods && made.iter().any(|class| settings.peer_pod_classes.contains(class));
-    if !removing && !turned_off {
+    if !removing && !turned_off && !a_node_leaves(world) {
         return Ok(Vec::new());
     }
     let mut classes: BTreeSet<&str> = made.iter().map(String::as_str).collect();
@@ -177,12 +204,22 @@ async fn pods(
     Ok(found.iter().filter_map(|pod| use_of(pod, &classes)).collect())
 }
 
+/// Whether our files are to go from a node that is not meant any more. What the machine config operator changes it drains first.
+fn a_node_leaves(world: &World) -> bool {
+    let Ok(selector) = selector::of_user(&world.config.spec) else { return false };
+    let meant: BTreeSet<&str> =
+        nodes::meant(&world.nodes, &selector).iter().map(|node| node.name.as_str()).collect();
+    let leaves = |node: &Node| node.is_to_have_files() && !meant.contains(node.name.as_str());
+    !world.apis.machine_configs && world.nodes.iter().any(leaves)
+}
+
 fn use_of(pod: &Pod, classes: &BTreeSet<&str>) -> Option<PodUse> {
     let class = pod.spec.as_ref()?.runtime_class_name.as_deref().filter(|class| classes.contains(class))?;
     Some(PodUse {
         class: class.to_owned(),
         namespace: pod.namespace().unwrap_or_default(),
         name: pod.name_any(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::nodes;
 use super::world::{Node, Pool, World};
 use crate::names;
 
@@ -12,12 +13,17 @@ pub enum Target {
     Workers,
     /// On the control plane, where a cluster has no other nodes.
     ControlPlane,
+    /// On nodes that our own pods place files on: there are no pools.
+    Plain,
 }
 
 impl Target {
     /// A cluster without workers has exactly the pools `master` and `worker`, and nothing in the second.
     #[must_use]
     pub fn of(world: &World) -> Self {
+        if !world.apis.machine_configs {
+            return Self::Plain;
+        }
         let empty = world.pools.get("worker").is_some_and(|pool| pool.machines == 0);
         match world.pools.len() == 2 && world.pools.contains_key("master") && empty {
             true => Self::ControlPlane,
@@ -29,7 +35,7 @@ impl Target {
     #[must_use]
     pub fn pool(self) -> &'static str {
         match self {
-            Self::Workers => names::POOL,
+            Self::Workers | Self::Plain => names::POOL,
             Self::ControlPlane => "master",
         }
     }
@@ -38,7 +44,7 @@ impl Target {
     #[must_use]
     pub fn role_label(self) -> &'static str {
         match self {
-            Self::Workers => names::ROLE_LABEL,
+            Self::Workers | Self::Plain => names::ROLE_LABEL,
             Self::ControlPlane => names::MASTER_LABEL,
         }
     }
@@ -49,17 +55,19 @@ impl Target {
         match self {
             Self::Workers => node.has_role() && node.is_worker(),
             Self::ControlPlane => node.is_master(),
+            Self::Plain => node.is_to_have_files(),
         }
     }
 }
 
-/// Whether the machine config operator changes nodes: ours, or those that go back to the workers.
+/// Whether the machine config operator, or our own pods, change nodes: ours, or those that go back to the workers.
 #[must_use]
 pub fn updating(world: &World, target: Target) -> bool {
     let updating = |name: &str| world.pools.get(name).is_some_and(|pool| pool.updating);
     match target {
         Target::Workers => updating(names::POOL) || updating("worker"),
         Target::ControlPlane => updating("master"),
+        Target::Plain => nodes::under_way(world),
     }
 }
 
@@ -130,7 +138,7 @@ mod tests {
             labels,
             state: Some("Done".to_owned()),
             current: Some("rendered-2".to_owned()),
-            reason: None,
+            ..Node::default()
         });
         (world, configs)
     }

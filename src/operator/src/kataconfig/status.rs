@@ -110,6 +110,9 @@ pub fn status(world: &World, outlook: &Outlook, now: Timestamp) -> KataConfigSta
 
 /// B2: a pool that is not there yet has no nodes.
 fn total(world: &World, target: Target) -> i32 {
+    if target == Target::Plain {
+        return counted(world.nodes.iter().filter(|node| target.has(node)).count());
+    }
     world.pools.get(target.pool()).map_or(0, |pool| pool.machines)
 }
 
@@ -132,11 +135,14 @@ fn installation(
         }
         false => WORD_FALSE.to_owned(),
     };
-    let completed = world.pools.get(outlook.target.pool()).map(|pool| pool.updated_machines);
+    let completed = match outlook.target {
+        Target::Plain => Some(counted(installed.len())),
+        target => world.pools.get(target.pool()).map(|pool| pool.updated_machines),
+    };
     InstallationStatus {
         is_in_progress: word,
         inprogress: InstallingNodes {
-            in_progress_nodes_count: counted(&installing),
+            in_progress_nodes_count: some(installing.len()),
             is_in_progress: (!installing.is_empty()).then_some(true),
             binaries_install_nodes_list: installing,
         },
@@ -156,7 +162,7 @@ fn removal(world: &World, outlook: &Outlook, places: &[(&Node, Place)]) -> Unins
     UninstallationStatus {
         in_progress: UninstallingNodes {
             status: status.to_owned(),
-            in_progress_nodes_count: counted(&leaving),
+            in_progress_nodes_count: some(leaving.len()),
             binaries_uninstall_nodes_list: leaving,
         },
         completed: CompletedNodes::default(),
@@ -175,9 +181,12 @@ fn failures(world: &World, pool: &str, places: &[(&Node, Place)], kind: Place) -
             error: node.reason.clone().unwrap_or_default(),
         })
         .collect();
-    let reason = world.pools.get(pool).and_then(|pool| pool.degraded.clone()).filter(|_| !failed.is_empty());
+    // Without pools the first node speaks for all.
+    let first = failed.first().filter(|_| !world.apis.machine_configs).map(|node| node.error.clone());
+    let of_pool = world.pools.get(pool).and_then(|pool| pool.degraded.clone());
+    let reason = of_pool.or(first).filter(|_| !failed.is_empty());
     FailedNodes {
-        failed_nodes_count: i32::try_from(failed.len()).ok().filter(|count| *count > 0),
+        failed_nodes_count: some(failed.len()),
         failed_nodes_reason: reason.unwrap_or_default(),
         failed_nodes_list: failed,
     }
@@ -187,8 +196,8 @@ fn lists(world: &World, target: Target, places: &[(&Node, Place)]) -> KataNodes 
     let nodes = world.nodes.iter().filter(|node| target.has(node)).count();
     let installed = names(places, Place::Installed);
     KataNodes {
-        node_count: i32::try_from(nodes).unwrap_or(i32::MAX),
-        ready_node_count: i32::try_from(installed.len()).unwrap_or(i32::MAX),
+        node_count: counted(nodes),
+        ready_node_count: counted(installed.len()),
         installed,
         installing: names(places, Place::Installing),
         waiting_to_install: names(places, Place::WaitingToInstall),
@@ -206,8 +215,12 @@ fn names(places: &[(&Node, Place)], kind: Place) -> Vec<String> {
     names
 }
 
-fn counted(names: &[String]) -> Option<i32> {
-    i32::try_from(names.len()).ok().filter(|count| *count > 0)
+fn counted(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn some(number: usize) -> Option<i32> {
+    (number > 0).then(|| counted(number))
 }
 
 /// B11: the time is that of the last change, or each write would cause the next.

@@ -14,16 +14,20 @@ use crate::webhook::configuration::MatchConditions;
 pub struct World {
     /// The KataConfig.
     pub config: KataConfig,
+    /// Which of OpenShift's APIs there are.
+    pub apis: Apis,
     /// Names of older KataConfigs: the oldest is the one that counts.
     pub older: Vec<String>,
     /// All machine config pools, by name.
     pub pools: BTreeMap<String, Pool>,
-    /// Nodes that are workers, control plane, or have our role.
+    /// Nodes that are workers, control plane, or have our role; all where there is no machine config operator.
     pub nodes: Vec<Node>,
     /// Pods of runtime classes that are ours.
     pub pods: Vec<PodUse>,
     /// Names of the MachineConfigs that are ours and there.
     pub machine_configs: BTreeSet<String>,
+    /// What pods of the installer's DaemonSet are made of, where it is there.
+    pub installer: Option<String>,
     /// The registry credentials of the cluster, as a Secret has them.
     pub pull_secret: Option<Vec<u8>>,
     /// The dashboard that was installed with the operator.
@@ -53,6 +57,22 @@ pub struct PodWebhook {
     pub upstreams: bool,
     /// Whether the Secret of its certificate is there, and somebody else's.
     pub foreign_secret: bool,
+}
+
+/// Which of OpenShift's APIs a cluster has. Each may be there without the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apis {
+    /// Its machine config operator's: it changes nodes.
+    pub machine_configs: bool,
+    /// That of security context constraints.
+    pub security_constraints: bool,
+}
+
+impl Default for Apis {
+    /// All of them.
+    fn default() -> Self {
+        Self { machine_configs: true, security_constraints: true }
+    }
 }
 
 /// A machine config pool.
@@ -85,8 +105,45 @@ pub struct Node {
     pub state: Option<String>,
     /// The rendered configuration it has.
     pub current: Option<String>,
-    /// Why it is degraded.
+    /// Why it is degraded; where there is no such operator, why our files could not be placed or removed.
     pub reason: Option<String>,
+    /// Whether its kubelet says that it is ready.
+    pub ready: bool,
+    /// Its container runtime and that one's version, as kubelet tells it: `containerd://2.0.1`.
+    pub runtime: String,
+    /// The pod that places or removes our files on it; none where a machine config operator does.
+    pub worker: Option<FileWorker>,
+}
+
+/// What is to become of our files on a node: the value of its label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// They are to be there.
+    Installed,
+    /// They are to go.
+    Removed,
+}
+
+impl Files {
+    /// The label's value.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Installed => "installed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// A pod that places our files on a node, or removes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileWorker {
+    /// Which of the two.
+    pub files: Files,
+    /// It is of the form we want now, and has done its work.
+    pub done: bool,
+    /// What it says that it failed by.
+    pub failure: Option<String>,
 }
 
 impl Node {
@@ -94,6 +151,31 @@ impl Node {
     #[must_use]
     pub fn is_worker(&self) -> bool {
         self.labels.contains_key(names::WORKER_LABEL)
+    }
+
+    /// Whether it is of the control plane, by any of the labels that say so.
+    #[must_use]
+    pub fn is_control_plane(&self) -> bool {
+        self.is_master() || self.labels.contains_key(names::CONTROL_PLANE_LABEL)
+    }
+
+    /// What is to become of our files on it. A value that is none of ours may be anybody's; files may be there.
+    #[must_use]
+    pub fn files(&self) -> Option<Files> {
+        let value = self.labels.get(names::FILES_LABEL)?;
+        Some(if value == Files::Removed.word() { Files::Removed } else { Files::Installed })
+    }
+
+    /// Whether our files are to be there, and the label is as the DaemonSet needs it.
+    #[must_use]
+    pub fn is_to_have_files(&self) -> bool {
+        self.labels.get(names::FILES_LABEL).is_some_and(|value| value == Files::Installed.word())
+    }
+
+    /// The pod at work for what is to become of our files, if there is one.
+    #[must_use]
+    pub fn worker_for(&self, files: Files) -> Option<&FileWorker> {
+        self.worker.as_ref().filter(|worker| worker.files == files)
     }
 
     /// Whether it is of the control plane, as pools see it.
@@ -118,6 +200,8 @@ pub struct PodUse {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Where it runs; empty before it is known.
+    pub node: String,
 }
 
 impl fmt::Display for PodUse {

@@ -43,17 +43,22 @@ pub(crate) enum Mark {
 }
 
 impl Cluster {
-    /// With so many workers, and no controllers yet.
-    pub(crate) async fn new(workers: usize) -> Self {
+    /// One that has our kinds, and these of others; no nodes, and no controllers yet.
+    pub(crate) async fn bare(others: Vec<Value>) -> Self {
         let place = Place::open().await;
         let client = place.client().await;
         let mut cluster = Self { place, client, working: Vec::new() };
-        cluster.define().await;
+        cluster.define(others).await;
         cluster.install().await;
         if cluster.place.server().is_none() {
-            let is_ours = |node: &str| node.starts_with("worker") || node.starts_with("master");
-            cluster.working.push(tokio::spawn(kubelet::play(cluster.client.clone(), is_ours)));
+            cluster.working.push(tokio::spawn(kubelet::play(cluster.client.clone())));
         }
+        cluster
+    }
+
+    /// With so many workers, and no controllers yet.
+    pub(crate) async fn new(workers: usize) -> Self {
+        let cluster = Self::bare(openshift::definitions()).await;
         for (pool, machines) in [("master", 1), ("worker", workers)] {
             create(
                 &cluster.pools(),
@@ -74,11 +79,14 @@ impl Cluster {
         cluster
     }
 
-    /// OpenShift's kinds where they are not there, and ours.
-    async fn define(&self) {
+    /// These kinds where they are not there, no others of a test, and ours.
+    async fn define(&self, others: Vec<Value>) {
         let definitions: Api<CustomResourceDefinition> = self.all();
         let ours = peerpods_crds::all().into_iter().map(|definition| json!(definition.object));
-        for definition in openshift::definitions() {
+        if others.is_empty() {
+            tidy::undefine(&definitions).await;
+        }
+        for definition in others {
             let name = definition["metadata"]["name"].as_str().unwrap_or_default();
             // A cluster's own are better.
             let there = definitions.get_opt(name).await.unwrap();

@@ -13,6 +13,7 @@ mod objects;
 mod openshift;
 mod peerpodconfig;
 mod place;
+mod plain;
 mod tidy;
 mod webhook;
 mod webhook_process;

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPod, PeerPodConfig};
@@ -16,7 +17,8 @@ use serde_json::json;
 
 use crate::cluster::PATIENCE;
 
-/// The label of what tests make.
+/// The label of what tests make. The kubelets that are played run pods on nodes that have it, but for those where its value is
+/// [`crate::kubelet::SILENT`].
 pub(crate) const MADE: &str = "test.peerpods.io/made";
 /// Where tests put things.
 pub(crate) const NAMESPACES: [&str; 4] =
@@ -72,6 +74,30 @@ pub(crate) async fn tidy(client: &Client) {
         }
     });
     assert!(tried.await.is_ok(), "the cluster is not clean after {PATIENCE:?}");
+}
+
+/// Takes away the kinds of OpenShift's that tests made. Those of a real OpenShift stay.
+pub(crate) async fn undefine(definitions: &Api<CustomResourceDefinition>) {
+    let made = ListParams::default().labels(MADE);
+    let tried = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let list = definitions.list(&made).await.unwrap();
+            let theirs = list.iter().map(ResourceExt::name_any).filter(|name| !is_our_kind(name));
+            let theirs: Vec<String> = theirs.collect();
+            if theirs.is_empty() {
+                return;
+            }
+            for name in theirs {
+                let _ = definitions.delete(&name, &DeleteParams::default()).await;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    assert!(tried.await.is_ok(), "definitions of OpenShift's kinds are still there after {PATIENCE:?}");
+}
+
+fn is_our_kind(definition: &str) -> bool {
+    peerpods_crds::all().iter().any(|ours| ours.name() == definition)
 }
 
 /// Asks everything to go. Whether there was nothing.

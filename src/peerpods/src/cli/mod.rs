@@ -2,6 +2,7 @@
 
 pub mod flags;
 pub mod gc;
+pub mod install_node;
 #[cfg(feature = "aws")]
 pub mod ports;
 pub mod sandbox;
@@ -81,6 +82,9 @@ pub enum Command {
         after_help = "Examples:\n  peerpods doctor\n  peerpods doctor --output json --qemu-image /srv/images/qemu"
     )]
     Doctor(DoctorArgs),
+    /// Place what a node's container runtime needs to know of us, or remove it: the operator's DaemonSets run this
+    #[command(hide = true, after_help = install_node::HELP)]
+    InstallNode(install_node::InstallNodeArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -4,6 +4,7 @@ mod config;
 mod doctor;
 mod gc;
 mod image;
+mod install_node;
 #[cfg(feature = "aws")]
 mod ports;
 mod sandbox;
@@ -67,6 +68,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Ports(command) => ports::run(&global, command).await,
         Command::Image(command) => image::run(&global, command).await,
         Command::Doctor(asked) => doctor::run(&global, &asked).await,
+        Command::InstallNode(asked) => install_node::run(&global, &asked).await,
         Command::Config(ConfigCommand::Show(flags)) => {
             let settings = configured(&global, &flags, Verbosity::Command)?;
             config::show(global.output, &settings)

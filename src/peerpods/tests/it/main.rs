@@ -9,4 +9,5 @@ mod cli;
 mod config;
 mod fake_agent;
 mod fake_node;
+mod install_node;
 mod sandbox;

@@ -114,7 +114,7 @@ fn every_name_of_the_class_has_a_handler() {
 
 #[test]
 fn the_monitor_runs_on_our_nodes_with_little_right() {
-    let monitor = shown(&monitor(Target::Workers, "ns", "image:1"));
+    let monitor = shown(&monitor(Target::Workers, "ns", "image:1", MonitoredHost::OpenShift));
     let pod = &monitor["spec"]["template"]["spec"];
     assert_eq!(pod["nodeSelector"], json!({ names::ROLE_LABEL: "" }));
     assert_eq!(pod["tolerations"], json!([{ "operator": "Exists" }]));

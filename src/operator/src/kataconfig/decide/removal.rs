@@ -1,8 +1,9 @@
 //! How everything a KataConfig brought goes again: not while a pod uses it, nodes first, and the object itself last.
 
 use jiff::Timestamp;
+use peerpods_crds::KataConfig;
 
-use super::{Finalizer, LOOK_AGAIN, Plan, Role, has_finalizer, named, webhook};
+use super::{Finalizer, LOOK_AGAIN, Plan, Role, has_finalizer, named, plain, webhook};
 use crate::kataconfig::pools::{self, Target};
 use crate::kataconfig::status::{self, Outlook, Reason};
 use crate::kataconfig::world::{PodUse, World};
@@ -27,38 +28,29 @@ pub fn remove(world: &World, settings: &Settings, now: Timestamp) -> Plan {
     let removing = Removing { world, settings, target: Target::of(world), now };
     match removing.users() {
         users if !users.is_empty() => removing.blocked(&users),
+        _ if removing.target == Target::Plain => plain::unwind(&removing),
         _ => removing.unwind(),
     }
 }
 
-struct Removing<'a> {
-    world: &'a World,
-    settings: &'a Settings,
+/// A removal.
+pub(super) struct Removing<'a> {
+    pub(super) world: &'a World,
+    pub(super) settings: &'a Settings,
     target: Target,
-    now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 impl Removing<'_> {
     /// B3: pods of every class we made.
     fn users(&self) -> Vec<&PodUse> {
-        let made = self
-            .world
-            .config
-            .status
-            .as_ref()
-            .map(|status| status.runtime_classes.clone())
-            .unwrap_or_default();
-        let ours = |class: &String| {
-            class == names::KATA_CLASS
-                || self.settings.peer_pod_classes.contains(class)
-                || made.contains(class)
-        };
-        self.world.pods.iter().filter(|pod| ours(&pod.class)).collect()
+        let ours = |pod: &&PodUse| is_ours(&pod.class, &self.world.config, self.settings);
+        self.world.pods.iter().filter(ours).collect()
     }
 
     fn blocked(&self, users: &[&PodUse]) -> Plan {
         let message = named("these pods use a runtime class of this KataConfig, delete them first", users);
-        let outlook = self.outlook(Reason::BlockedByExistingKataPods, message, false, false);
+        let outlook = self.outlook(Reason::BlockedByExistingKataPods, message);
         Plan {
             status: status::status(self.world, &outlook, self.now),
             again: Some(LOOK_AGAIN),
@@ -71,7 +63,7 @@ impl Removing<'_> {
         let roles = self.roles();
         let updating = self.updating();
         let changed = match self.target {
-            Target::Workers => !roles.is_empty(),
+            Target::Workers | Target::Plain => !roles.is_empty(),
             Target::ControlPlane => !self.world.machine_configs.is_empty(),
         };
         // What waited for the install to begin waits for nothing now.
@@ -93,7 +85,7 @@ impl Removing<'_> {
             (true, true) => (Reason::Idle, String::new()),
             _ => (Reason::Uninstalling, String::new()),
         };
-        let outlook = self.outlook(reason, message, waiting, !finished);
+        let outlook = Outlook { waiting, unwinding: !finished, ..self.outlook(reason, message) };
         Plan {
             finalizer: if finished { Finalizer::Remove } else { Finalizer::Leave },
             roles,
@@ -104,7 +96,8 @@ impl Removing<'_> {
         }
     }
 
-    fn outlook(&self, reason: Reason, message: String, waiting: bool, unwinding: bool) -> Outlook {
+    /// Nothing is waited for, and nothing is under way.
+    pub(super) fn outlook(&self, reason: Reason, message: String) -> Outlook {
         let classes = self
             .world
             .config
@@ -112,7 +105,8 @@ impl Removing<'_> {
             .as_ref()
             .map(|status| status.runtime_classes.clone())
             .unwrap_or_default();
-        Outlook { target: self.target, waiting, removing: true, unwinding, classes, reason, message }
+        let target = self.target;
+        Outlook { target, waiting: false, removing: true, unwinding: false, classes, reason, message }
     }
 
     /// B17: of every node that has it, whatever the selector says now.
@@ -129,13 +123,13 @@ impl Removing<'_> {
     /// Whether nodes show that they are back: also when nobody watched.
     fn settled(&self) -> bool {
         let Some(pool) = self.world.pools.get(match self.target {
-            Target::Workers => "worker",
+            Target::Workers | Target::Plain => "worker",
             Target::ControlPlane => "master",
         }) else {
             return false;
         };
         let member = |node: &&crate::kataconfig::world::Node| match self.target {
-            Target::Workers => node.is_worker(),
+            Target::Workers | Target::Plain => node.is_worker(),
             Target::ControlPlane => node.is_master(),
         };
         let nodes: Vec<_> = self.world.nodes.iter().filter(member).collect();
@@ -168,6 +162,12 @@ impl Removing<'_> {
         }
         all
     }
+}
+
+/// Whether a runtime class is one that a KataConfig made or may have made.
+pub(super) fn is_ours(class: &String, config: &KataConfig, settings: &Settings) -> bool {
+    let made = config.status.as_ref().is_some_and(|status| status.runtime_classes.contains(class));
+    made || class == names::KATA_CLASS || settings.peer_pod_classes.contains(class)
 }
 
 /// What peer pods brought, but for what makes nodes reboot. The classes first: no new pod finds one while the service goes.

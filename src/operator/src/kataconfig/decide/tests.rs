@@ -155,12 +155,17 @@ fn node(name: &str, label: &str, current: &str) -> Node {
         labels: [(label.to_owned(), String::new())].into(),
         state: Some("Done".to_owned()),
         current: Some(current.to_owned()),
-        reason: None,
+        ..Node::default()
     }
 }
 
 fn pod(class: &str, name: &str) -> PodUse {
-    PodUse { class: class.to_owned(), namespace: "shop".to_owned(), name: name.to_owned() }
+    PodUse {
+        class: class.to_owned(),
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        node: String::new(),
+    }
 }
 
 #[test]
