@@ -49,6 +49,15 @@ aws-burst: ## 500 sandboxes at once before EC2's published buckets, from one nod
 	moto=$$(.ci/moto "$(BUILD)") && PEERPODS_REQUIRE_ALL=1 $${moto:+env PEERPODS_TEST_MOTO="$$moto"} \
 	  cargo test --locked -p peerpods-provider-aws -p peerpods --features peerpods/aws --test moto -- --ignored --nocapture bursts_of_500_in_real_time
 
+# Nodes, pools and a KataConfig are made and removed again; a cluster with a machine config operator of its own is refused. What breaks the
+# API server, or leads it to a webhook of the test, is a program of yours (tests/it/place.rs says how it is called): PEERPODS_TEST_CLUSTER_PROGRAM=FILE; for how long: PEERPODS_TEST_AWAY_SECONDS=300.
+.PHONY: test-cluster
+test-cluster: export PEERPODS_TEST_CLUSTER = 1
+test-cluster: ## The operator's suite and what it expects of an API server, against the cluster of KUBECONFIG (a test cluster: it is changed)
+	@kubectl version >/dev/null || { echo "KUBECONFIG names no cluster that answers" >&2; exit 1; }
+	cargo test --locked -p peerpods-test-apiserver -p peerpods-operator --test contract --test it --no-fail-fast -- --nocapture
+	kubectl delete --ignore-not-found customresourcedefinitions,clusterroles,clusterrolebindings,namespaces -l test.peerpods.io/made
+
 # How many deaths (POINTS), and which history to replay (SEED=17@230+245) or from which workload to begin (SEED=500).
 .PHONY: crash-test
 crash-test: export PEERPODS_CRASH_POINTS = $(or $(POINTS),3000)

@@ -24,10 +24,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// The operator: its Deployment, its ServiceAccount, its roles and its Lease.
 pub const OPERATOR: &str = "peerpods-operator";
-/// The Service behind which it answers about KataConfigs and PeerPodConfigs.
-pub const OPERATOR_WEBHOOK: &str = "peerpods-operator-webhook";
-/// The Secret with the certificate of that webhook.
-pub const OPERATOR_CERTIFICATE: &str = "peerpods-operator-webhook-cert";
 
 /// What all objects of `deploy/` are labelled with, and what they are a part of.
 fn labels(component: &str) -> BTreeMap<String, String> {

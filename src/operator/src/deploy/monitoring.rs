@@ -11,13 +11,13 @@ const COMPONENT: &str = "monitoring";
 /// Who scrapes, on OpenShift.
 const PROMETHEUS: (&str, &str) = ("openshift-monitoring", "prometheus-k8s");
 
-/// The monitor's Service and the dashboard.
+/// The monitor's Service.
 #[must_use]
 pub fn everywhere() -> Vec<Value> {
-    vec![service(), dashboard()]
+    vec![service()]
 }
 
-/// That OpenShift's Prometheus finds the monitor. Upstream's names.
+/// The dashboard for the console, and that OpenShift's Prometheus finds the monitor. Upstream's names.
 #[must_use]
 pub fn on_openshift() -> Vec<Value> {
     let group = "rbac.authorization.k8s.io";
@@ -32,7 +32,7 @@ pub fn on_openshift() -> Vec<Value> {
         "roleRef": { "apiGroup": group, "kind": "Role", "name": "monitor-role" },
         "subjects": [{ "kind": "ServiceAccount", "namespace": PROMETHEUS.0, "name": PROMETHEUS.1 }],
     });
-    vec![with_kind(&version, "Role", role), with_kind(&version, "RoleBinding", binding)]
+    vec![with_kind(&version, "Role", role), with_kind(&version, "RoleBinding", binding), dashboard()]
 }
 
 fn service() -> Value {

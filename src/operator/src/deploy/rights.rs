@@ -6,7 +6,7 @@
 
 use peerpods_crds::{KATACONFIG_GROUP, PEERPODS_GROUP};
 
-use super::{OPERATOR, OPERATOR_CERTIFICATE};
+use super::OPERATOR;
 use crate::names;
 use crate::peerpodconfig::daemon_set;
 use crate::webhook::configuration as webhook;
@@ -59,6 +59,8 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// All that makes, keeps and removes an object that server-side apply makes.
 const KEEP: &[&str] = &["get", "create", "patch", "delete"];
+/// The same, and their changes.
+const TEND: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 /// All that shows objects of a kind as they come and go.
 const FOLLOW: &[&str] = &["list", "watch"];
 
@@ -186,15 +188,15 @@ const OPERATORS: &[Right] = &[
         Cluster,
         (ADMISSION, "mutatingwebhookconfigurations"),
         &[webhook::CONFIGURATION],
-        &["get", "list", "watch", "create", "patch", "delete"],
-        "the pods' webhook, to which all but create and delete are handed on",
+        TEND,
+        "the pods' webhook; what it needs itself is handed on to it",
     ),
     right(
         Cluster,
         (ADMISSION, "mutatingwebhookconfigurations"),
         &[webhook::UPSTREAMS],
-        &["get", "delete"],
-        "upstream's, which would change pods a second time",
+        &["get", "list", "watch", "delete"],
+        "upstream's operator had one of this name, which ours takes the place of",
     ),
     right(
         Cluster,
@@ -207,10 +209,10 @@ const OPERATORS: &[Right] = &[
         Cluster,
         (RBAC, "clusterroles"),
         &[webhook::DEPLOYMENT],
-        KEEP,
+        TEND,
         "the webhook's rights, none that the operator has not",
     ),
-    right(Cluster, (RBAC, "clusterrolebindings"), &[webhook::DEPLOYMENT], KEEP, "the same"),
+    right(Cluster, (RBAC, "clusterrolebindings"), &[webhook::DEPLOYMENT], TEND, "the same"),
     right(
         Own,
         (PEERPODS_GROUP, "peerpodconfigs"),
@@ -244,23 +246,20 @@ const OPERATORS: &[Right] = &[
     right(
         Own,
         ("", "secrets"),
-        &[OPERATOR_CERTIFICATE, webhook::CERTIFICATE_SECRET],
+        &[webhook::CERTIFICATE_SECRET],
+        &["delete"],
+        "the webhook's, when peer pods are turned off",
+    ),
+    right(
+        Own,
+        ("", "secrets"),
+        &[webhook::OPERATOR_CERTIFICATE_SECRET, webhook::CERTIFICATE_SECRET],
         &["update"],
         "rotation of certificates; the second is the webhook's, to which it is handed on",
     ),
-    right(Own, ("", "secrets"), &[webhook::CERTIFICATE_SECRET], &["delete"], "it goes with the webhook"),
     right(Own, ("", "configmaps"), &[], &["get", "list", "watch"], "the cloud's settings and the dashboard"),
     right(Own, ("apps", "daemonsets"), &[], FOLLOW, "drift is repaired, readiness is told"),
     right(Own, ("apps", "daemonsets"), &[names::MONITOR], KEEP, "the monitor"),
-    right(
-        Own,
-        ("apps", "daemonsets"),
-        &[names::INSTALLER, names::REMOVER],
-        KEEP,
-        "who places files on nodes, and who removes them, where there is no machine config operator",
-    ),
-    right(Own, ("", "serviceaccounts"), &[names::INSTALLER_ACCOUNT], KEEP, "their account, without rights"),
-    right(Own, ("", "pods"), &[], FOLLOW, "how far they are on each node"),
     right(
         Own,
         ("apps", "daemonsets"),
@@ -268,12 +267,21 @@ const OPERATORS: &[Right] = &[
         &["get", "create", "patch"],
         "the node service; it goes with the PeerPodConfig that owns it",
     ),
-    right(Own, ("apps", "deployments"), &[webhook::DEPLOYMENT], KEEP, "the pods' webhook"),
-    right(Own, ("policy", "poddisruptionbudgets"), &[webhook::DEPLOYMENT], KEEP, "the same"),
-    right(Own, ("", "services"), &[webhook::SERVICE], KEEP, "the same"),
-    right(Own, ("", "serviceaccounts"), &[webhook::DEPLOYMENT], KEEP, "the same"),
-    right(Own, (RBAC, "roles"), &[webhook::DEPLOYMENT], KEEP, "the same"),
-    right(Own, (RBAC, "rolebindings"), &[webhook::DEPLOYMENT], KEEP, "the same"),
+    right(Own, ("apps", "deployments"), &[webhook::DEPLOYMENT], TEND, "the pods' webhook"),
+    right(Own, ("policy", "poddisruptionbudgets"), &[webhook::DEPLOYMENT], TEND, "the same"),
+    right(Own, ("", "services"), &[webhook::SERVICE], TEND, "the same"),
+    right(Own, ("", "serviceaccounts"), &[webhook::DEPLOYMENT], TEND, "the same"),
+    right(
+        Own,
+        ("apps", "daemonsets"),
+        &[names::INSTALLER, names::REMOVER],
+        KEEP,
+        "places files on nodes, and removes them, where there is no machine config operator",
+    ),
+    right(Own, ("", "serviceaccounts"), &[names::INSTALLER_ACCOUNT], KEEP, "the same"),
+    right(Own, ("", "pods"), &[], &["watch"], "how far those are"),
+    right(Own, (RBAC, "roles"), &[webhook::DEPLOYMENT], TEND, "the same"),
+    right(Own, (RBAC, "rolebindings"), &[webhook::DEPLOYMENT], TEND, "the same"),
     right(Own, ("coordination.k8s.io", "leases"), &[], &["create"], "one replica leads"),
     right(Own, ("coordination.k8s.io", "leases"), &[OPERATOR], &["get", "update", "patch"], "the same"),
     right(

@@ -4,10 +4,10 @@
 use serde_json::{Value, json};
 
 use super::access::with_kind;
-use super::{OPERATOR, OPERATOR_WEBHOOK, labels, named};
+use super::{OPERATOR, labels, named};
 use crate::names;
 use crate::webhook::certificates::Source;
-use crate::webhook::configuration::{self, Address, MatchConditions};
+use crate::webhook::configuration::{self, MatchConditions};
 
 /// Where it answers about its health and shows its metrics.
 const HEALTH: u16 = 8080;
@@ -35,7 +35,7 @@ pub fn operator() -> Vec<Value> {
 /// What has the API server ask about KataConfigs and PeerPodConfigs. Applied last: it refuses KataConfigs until the operator answers.
 #[must_use]
 pub fn asking() -> Value {
-    let address = Address { namespace: names::NAMESPACE.to_owned(), service: OPERATOR_WEBHOOK.to_owned() };
+    let address = configuration::operator::address(names::NAMESPACE);
     let object = configuration::validating(&address, &Source::Own, MatchConditions::Supported);
     with_kind("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", json!(object))
 }
@@ -120,10 +120,9 @@ fn service(name: &str, port: Value) -> Value {
 }
 
 fn webhook_service() -> Value {
-    service(
-        OPERATOR_WEBHOOK,
-        json!({ "name": "webhook", "port": 443, "protocol": "TCP", "targetPort": "webhook" }),
-    )
+    let pods = [("app".to_owned(), OPERATOR.to_owned())].into();
+    let object = configuration::operator::service(names::NAMESPACE, pods, &Source::Own);
+    with_kind("v1", "Service", json!(object))
 }
 
 fn metrics_service() -> Value {

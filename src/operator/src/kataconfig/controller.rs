@@ -17,15 +17,15 @@ use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPodConfig};
 
 use super::act::{self, ActError};
+use super::build;
 use super::decide;
 use super::events;
 use super::observe::{self, ObserveError};
 use crate::names;
-use crate::objects::Kind;
+use crate::objects::{Kind, ObjectRef};
 use crate::reconciled::Teller;
 use crate::settings::Settings;
 use crate::watching;
-use crate::webhook::configuration;
 
 /// Changes that come together are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(250);
@@ -130,30 +130,14 @@ fn changes(client: &Client, settings: &Settings) -> impl Stream<Item = ()> + Sen
     stream::select_all(untyped.into_iter().chain(rest).chain(of_webhook(client, namespace)))
 }
 
-/// The objects of the pods' webhook, and all configurations: upstream's is one we look for.
+/// The objects of the pods' webhook by their names, and upstream's configuration: rights go by name.
 fn of_webhook(client: &Client, namespace: &str) -> Vec<BoxStream<'static, ()>> {
-    let labelled = || watcher::Config::default().labels(&format!("app={}", configuration::DEPLOYMENT));
-    let changes = |kind: Kind, api: Api<DynamicObject>, which| {
-        watching::changes(api, which, move |object| of_untyped(kind, object))
+    let objects = build::webhook_objects(namespace);
+    let changes = |object: &ObjectRef| {
+        let kind = object.kind;
+        watching::changes(object.api(client), only(&object.name), move |object| of_untyped(kind, object))
     };
-    let here = [
-        Kind::SERVICE_ACCOUNT,
-        Kind::ROLE,
-        Kind::ROLE_BINDING,
-        Kind::SERVICE,
-        Kind::DEPLOYMENT,
-        Kind::DISRUPTION_BUDGET,
-    ]
-    .map(|kind| {
-        let api = Api::namespaced_with(client.clone(), namespace, &kind.resource());
-        changes(kind, api, labelled())
-    });
-    let all = |kind: Kind| Api::all_with(client.clone(), &kind.resource());
-    let everywhere =
-        [Kind::CLUSTER_ROLE, Kind::CLUSTER_ROLE_BINDING].map(|kind| changes(kind, all(kind), labelled()));
-    let configurations =
-        changes(Kind::MUTATING_WEBHOOKS, all(Kind::MUTATING_WEBHOOKS), watcher::Config::default());
-    here.into_iter().chain(everywhere).chain([configurations]).collect()
+    objects.iter().chain([&build::upstreams_webhook()]).map(changes).collect()
 }
 
 fn dashboards(client: &Client, namespace: &str) -> Api<ConfigMap> {

@@ -15,7 +15,6 @@ use peerpods_operator::deploy::{OPERATOR, files};
 use peerpods_operator::objects::Kind;
 use peerpods_operator::settings::Settings;
 use peerpods_operator::{kataconfig, names, peerpodconfig};
-use peerpods_test_apiserver::Server;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -52,8 +51,7 @@ impl Cluster {
         cluster.define(others).await;
         cluster.install().await;
         if cluster.place.server().is_none() {
-            let is_ours = |node: &str| node.starts_with("worker") || node.starts_with("master");
-            cluster.working.push(tokio::spawn(kubelet::play(cluster.client.clone(), is_ours)));
+            cluster.working.push(tokio::spawn(kubelet::play(cluster.client.clone())));
         }
         cluster
     }
@@ -81,14 +79,18 @@ impl Cluster {
         cluster
     }
 
-    /// OpenShift's kinds where they are not there, and ours.
+    /// These kinds where they are not there, no others of a test, and ours.
     async fn define(&self, others: Vec<Value>) {
         let definitions: Api<CustomResourceDefinition> = self.all();
         let ours = peerpods_crds::all().into_iter().map(|definition| json!(definition.object));
+        if others.is_empty() {
+            tidy::undefine(&definitions).await;
+        }
         for definition in others {
             let name = definition["metadata"]["name"].as_str().unwrap_or_default();
             // A cluster's own are better.
-            if definitions.get_opt(name).await.unwrap().is_none() {
+            let there = definitions.get_opt(name).await.unwrap();
+            if there.is_none_or(|there| there.labels().contains_key(MADE)) {
                 self.apply(definition).await;
             }
         }
@@ -175,11 +177,6 @@ impl Cluster {
         let first = kataconfig::controller::run(client.clone(), settings(), std::future::pending());
         let second = peerpodconfig::controller::run(client, settings(), std::future::pending());
         self.working.extend([tokio::spawn(first), tokio::spawn(second)]);
-    }
-
-    /// The API server of our own; for tests that a real cluster cannot run, which say so before.
-    pub(crate) fn server(&self) -> &Server {
-        self.place.server().unwrap()
     }
 
     pub(crate) fn all<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
@@ -270,7 +267,7 @@ impl Cluster {
         let Some(server) = self.place.server() else {
             return Mark::Versions(objects::versions(&self.client).await);
         };
-        let asked = server.requests().into_iter().filter(|one| one.is_write() && one.agent == OPERATOR);
+        let asked = server.requests().into_iter().filter(|one| one.is_write() && one.agent != "test");
         Mark::Writes(asked.map(|one| format!("{} {}", one.verb, one.path)).collect())
     }
 }

@@ -78,11 +78,11 @@ async fn a_leader_without_an_api_server_stops_before_anybody_may_take_over_and_l
     let cluster = Cluster::new(0).await;
     let only = Replica::start(&cluster, "only").await;
     until("it leads", || async { only.leads() }).await;
-    cluster.server().stop().await;
+    cluster.place.server().unwrap().stop().await;
     let began = Instant::now();
     until("it stops", || async { !only.leads() }).await;
     assert!(began.elapsed() < DURATION, "somebody else may lead already");
-    cluster.server().serve_again().unwrap();
+    cluster.place.server().unwrap().serve_again().unwrap();
     until("it leads again", || async { only.leads() }).await;
     only.stop.cancel();
     only.running.await.unwrap();

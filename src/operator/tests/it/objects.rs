@@ -1,18 +1,33 @@
 //! Everything a cluster has, by discovery: no list of kinds that could lack one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::discovery::{Discovery, verbs};
 use kube::{Client, ResourceExt};
 use peerpods_operator::deploy::rights::HOLDERS;
 
+use crate::cluster::PATIENCE;
+
 /// Kinds whose objects come and go by themselves.
 const RESTLESS: [&str; 3] = ["events", "leases", "componentstatuses"];
 
-/// Every object, with its kind.
+/// Every object, with its kind. A kind whose definition goes meanwhile makes it look again.
 async fn all(client: &Client) -> Vec<(ApiResource, DynamicObject)> {
-    let discovery = Discovery::new(client.clone()).run().await.unwrap();
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match look(client).await {
+                Ok(found) => return found,
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    });
+    found.await.unwrap()
+}
+
+async fn look(client: &Client) -> kube::Result<Vec<(ApiResource, DynamicObject)>> {
+    let discovery = Discovery::new(client.clone()).run().await?;
     let mut found = Vec::new();
     for group in discovery.groups() {
         for (resource, capabilities) in group.recommended_resources() {
@@ -20,11 +35,11 @@ async fn all(client: &Client) -> Vec<(ApiResource, DynamicObject)> {
                 continue;
             }
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-            let list = api.list(&ListParams::default()).await.unwrap();
+            let list = api.list(&ListParams::default()).await?;
             found.extend(list.items.into_iter().map(|object| (resource.clone(), object)));
         }
     }
-    found
+    Ok(found)
 }
 
 fn key(resource: &ApiResource, object: &DynamicObject) -> String {

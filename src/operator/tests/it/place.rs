@@ -1,6 +1,7 @@
 //! Where a test runs: an API server of its own in this process, or, with `PEERPODS_TEST_CLUSTER=1`, the cluster of `KUBECONFIG`. There tests
 //! take turns, because what the operator makes has fixed names, and each leaves the cluster as it found it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::tidy;
 
-/// A program of the cluster's owner that is called with `stop` and `start` (the API server) and `compact` (the store).
-const BREAK: &str = "PEERPODS_TEST_CLUSTER_BREAK";
+/// A program of the cluster's owner that is called with `stop` and `start` (the API server), `compact` (the store), and
+/// `route NAMESPACE/SERVICE ADDRESS` (where the API server is to find a Service that this process answers for).
+const PROGRAM: &str = "PEERPODS_TEST_CLUSTER_PROGRAM";
 /// For how many seconds the API server is away.
 const AWAY: &str = "PEERPODS_TEST_AWAY_SECONDS";
 
@@ -98,18 +100,38 @@ impl Place {
             server.compact();
             return true;
         }
-        let Ok(program) = std::env::var(BREAK) else {
-            println!("SKIP {test}: {BREAK} does not say how the API server is stopped and started");
+        let Ok(program) = std::env::var(PROGRAM) else {
+            println!("SKIP {test}: {PROGRAM} does not say how the API server is stopped and started");
             return false;
         };
-        call(&program, "stop").await;
+        call(&program, &["stop"]).await;
         tokio::time::sleep(seconds).await;
-        call(&program, "start").await;
-        call(&program, "compact").await;
+        call(&program, &["start"]).await;
+        call(&program, &["compact"]).await;
         true
+    }
+
+    /// The API server finds one of our Services at an address of this process.
+    pub(crate) async fn route(&self, service: &str, address: SocketAddr) {
+        match self {
+            Self::Own(server) => server.resolve_service(names::NAMESPACE, service, address),
+            Self::Real { .. } => {
+                let service = format!("{}/{service}", names::NAMESPACE);
+                call(&std::env::var(PROGRAM).unwrap(), &["route", &service, &address.to_string()]).await;
+            }
+        }
     }
 }
 
-async fn call(program: &str, what: &str) {
-    assert!(Command::new(program).arg(what).status().await.unwrap().success(), "{program} {what}");
+/// Whether the API server can ask webhooks of this process. Says so when it cannot.
+pub(crate) fn reaches_us(test: &str) -> bool {
+    let reaches = !is_real() || std::env::var(PROGRAM).is_ok();
+    if !reaches {
+        println!("SKIP {test}: {PROGRAM} does not say how the API server reaches a webhook of this process");
+    }
+    reaches
+}
+
+async fn call(program: &str, what: &[&str]) {
+    assert!(Command::new(program).args(what).status().await.unwrap().success(), "{program} {what:?}");
 }

@@ -5,17 +5,20 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPod, PeerPodConfig};
 use peerpods_operator::names;
 use peerpods_operator::objects::Kind;
+use peerpods_operator::webhook::configuration as webhook;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::cluster::PATIENCE;
 
-/// The label of what tests make.
+/// The label of what tests make. The kubelets that are played run pods on nodes that have it, but for those where its value is
+/// [`crate::kubelet::SILENT`].
 pub(crate) const MADE: &str = "test.peerpods.io/made";
 /// Where tests put things.
 pub(crate) const NAMESPACES: [&str; 4] =
@@ -25,7 +28,12 @@ pub(crate) const NAMESPACES: [&str; 4] =
 const FURNITURE: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
 
 /// Kinds of the whole cluster, and the names of theirs that are ours.
-const OURS: [(Kind, &[&str]); 5] = [
+const OURS: [(Kind, &[&str]); 9] = [
+    // First what could be in the way of the rest.
+    (Kind::MUTATING_WEBHOOKS, &[webhook::CONFIGURATION, webhook::UPSTREAMS, "wrong"]),
+    (Kind::VALIDATING_WEBHOOKS, &[webhook::CONFIGURATION]),
+    (Kind::CLUSTER_ROLE_BINDING, &[webhook::DEPLOYMENT]),
+    (Kind::CLUSTER_ROLE, &[webhook::DEPLOYMENT]),
     (Kind::MACHINE_CONFIG, &[names::EXTENSION_CONFIG, names::SHIM_CONFIG, names::CRIO_CONFIG]),
     (Kind::MACHINE_CONFIG_POOL, &[names::POOL]),
     (Kind::CONTAINER_RUNTIME_CONFIG, &[names::LOG_LEVEL_CONFIG]),
@@ -34,7 +42,17 @@ const OURS: [(Kind, &[&str]); 5] = [
 ];
 
 /// Kinds of namespaces, whose objects in [`NAMESPACES`] go. Sets before their pods.
-const CONTENTS: [Kind; 4] = [Kind::DAEMON_SET, Kind::DEPLOYMENT, Kind::SECRET, Kind::CONFIG_MAP];
+const CONTENTS: [Kind; 9] = [
+    Kind::DAEMON_SET,
+    Kind::DEPLOYMENT,
+    Kind::DISRUPTION_BUDGET,
+    Kind::SERVICE,
+    Kind::ROLE_BINDING,
+    Kind::ROLE,
+    Kind::SERVICE_ACCOUNT,
+    Kind::SECRET,
+    Kind::CONFIG_MAP,
+];
 
 /// A cluster with a machine config operator or an operator of ours is somebody's: these tests would change its nodes.
 pub(crate) async fn refuse_where_somebody_works(client: &Client) {
@@ -58,11 +76,36 @@ pub(crate) async fn tidy(client: &Client) {
     assert!(tried.await.is_ok(), "the cluster is not clean after {PATIENCE:?}");
 }
 
+/// Takes away the kinds of OpenShift's that tests made. Those of a real OpenShift stay.
+pub(crate) async fn undefine(definitions: &Api<CustomResourceDefinition>) {
+    let made = ListParams::default().labels(MADE);
+    let tried = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let list = definitions.list(&made).await.unwrap();
+            let theirs = list.iter().map(ResourceExt::name_any).filter(|name| !is_our_kind(name));
+            let theirs: Vec<String> = theirs.collect();
+            if theirs.is_empty() {
+                return;
+            }
+            for name in theirs {
+                let _ = definitions.delete(&name, &DeleteParams::default()).await;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    assert!(tried.await.is_ok(), "definitions of OpenShift's kinds are still there after {PATIENCE:?}");
+}
+
+fn is_our_kind(definition: &str) -> bool {
+    peerpods_crds::all().iter().any(|ours| ours.name() == definition)
+}
+
 /// Asks everything to go. Whether there was nothing.
 async fn is_tidy(client: &Client) -> bool {
-    let mut left = release::<KataConfig>(&Api::all(client.clone())).await;
+    let mut left = 0;
     left += release::<PeerPodConfig>(&Api::namespaced(client.clone(), names::NAMESPACE)).await;
     left += release::<PeerPod>(&Api::namespaced(client.clone(), "shop")).await;
+    left += release::<KataConfig>(&Api::all(client.clone())).await;
     for (kind, theirs) in OURS {
         let api = Api::all_with(client.clone(), &kind.resource());
         left += remove(&api, |object| theirs.contains(&object.name_any().as_str())).await;
@@ -74,8 +117,10 @@ async fn is_tidy(client: &Client) -> bool {
             let api = Api::namespaced_with(client.clone(), namespace, &kind.resource());
             left += remove(&api, |object| is_no_others(kind, object)).await;
         }
-        left += end_pods(&Api::namespaced(client.clone(), namespace)).await;
+        left += end_pods(&Api::namespaced(client.clone(), namespace), ListParams::default()).await;
     }
+    let system: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    left += end_pods(&system, ListParams::default().labels(MADE)).await;
     let nodes: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
     left += remove(&nodes, |node| node.labels().contains_key(MADE)).await;
     left == 0
@@ -87,6 +132,8 @@ fn is_no_others(kind: Kind, object: &DynamicObject) -> bool {
     let name = object.name_any();
     let service = object.data["type"] == "kubernetes.io/service-account-token";
     match kind {
+        // Accounts and roles of `deploy/` stay, and Kubernetes' own.
+        Kind::SERVICE_ACCOUNT | Kind::ROLE | Kind::ROLE_BINDING => name == webhook::DEPLOYMENT,
         Kind::CONFIG_MAP if !own => name == names::DASHBOARD,
         _ if !own => object.labels().contains_key(MADE),
         _ => !FURNITURE.contains(&name.as_str()) && !service,
@@ -118,8 +165,8 @@ async fn remove(api: &Api<DynamicObject>, is_ours: impl Fn(&DynamicObject) -> bo
 }
 
 /// No kubelet of a node that is not there says that a pod has ended.
-async fn end_pods(pods: &Api<Pod>) -> usize {
-    let list = pods.list(&ListParams::default()).await.unwrap();
+async fn end_pods(pods: &Api<Pod>, which: ListParams) -> usize {
+    let list = pods.list(&which).await.unwrap();
     for pod in &list {
         let _ = pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
     }

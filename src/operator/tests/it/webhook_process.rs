@@ -7,15 +7,12 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
 use kube::Client;
-use kube::api::PostParams;
+use peerpods_operator::deploy::{OPERATOR, workload};
 use peerpods_operator::names;
 use peerpods_operator::webhook::certificates::keeper::Place;
 use peerpods_operator::webhook::certificates::{CERTIFICATE_VARIABLE, Source};
-use peerpods_operator::webhook::configuration::{
-    CONFIGURATION, DEPLOYMENT, MatchConditions, OPERATOR_SERVICE, SERVICE, operator, validating,
-};
+use peerpods_operator::webhook::configuration::{CONFIGURATION, DEPLOYMENT, OPERATOR_SERVICE, SERVICE};
 use peerpods_operator::webhook::pods::Settings;
 use peerpods_operator::webhook::role::Role;
 use peerpods_operator::webhook::server::Limits;
@@ -24,9 +21,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, until};
-
-/// The operator's webhook's name at the server.
-const OPERATORS: &str = "operators-webhook";
 
 /// A running webhook. It ends when it is dropped.
 pub(crate) struct Process {
@@ -66,6 +60,7 @@ impl Cluster {
     pub(crate) async fn webhook(&self) -> Process {
         let process = self.untrusted_webhook().await;
         until("the API server trusts the pods' webhook", || self.trusts_pods_webhook()).await;
+        self.in_force().await;
         process
     }
 
@@ -78,11 +73,10 @@ impl Cluster {
         assert_eq!(variable("PEERPODS_NAMESPACE").as_deref(), Some(names::NAMESPACE));
         let settings = Settings::from_variables(variable).unwrap();
         let source: Source = variable(CERTIFICATE_VARIABLE).unwrap_or_default().parse().unwrap();
-        let client =
-            self.server().client_as(names::NAMESPACE, &pod.service_account_name.unwrap_or_default()).unwrap();
+        let client = self.place.client_as(&pod.service_account_name.unwrap_or_default()).await;
         let place = Place::of_pods(names::NAMESPACE, source);
         let process = Process::start(Role::new(&client, place, settings, limits()).unwrap()).await;
-        self.server().resolve_service(names::NAMESPACE, SERVICE, process.address);
+        self.place.route(SERVICE, process.address).await;
         process
     }
 
@@ -90,10 +84,12 @@ impl Cluster {
     pub(crate) async fn operators_webhook(&self) -> Process {
         self.install_operators_webhook().await;
         let place = Place::of_operator(names::NAMESPACE, Source::Own);
-        let role = Role::new(&self.operators_client(), place, Settings::default(), limits()).unwrap();
+        let client = self.place.client_as(OPERATOR).await;
+        let role = Role::new(&client, place, Settings::default(), limits()).unwrap();
         let process = Process::start(role).await;
-        self.server().resolve_service(names::NAMESPACE, OPERATOR_SERVICE, process.address);
+        self.place.route(OPERATOR_SERVICE, process.address).await;
         until("the API server trusts the operator's webhook", || self.trusts_operators_webhook()).await;
+        self.in_force().await;
         process
     }
 
@@ -105,28 +101,29 @@ impl Cluster {
         let process =
             Process::start(Role::of(client, first, more, Settings::default(), limits()).unwrap()).await;
         for service in [OPERATOR_SERVICE, SERVICE] {
-            self.server().resolve_service(names::NAMESPACE, service, process.address);
+            self.place.route(service, process.address).await;
         }
         until("the API server trusts both", || async {
             self.trusts_operators_webhook().await && self.trusts_pods_webhook().await
         })
         .await;
+        self.in_force().await;
         process
     }
 
-    fn operators_client(&self) -> Client {
-        let operator::Rules { namespace, cluster } = operator::rules();
-        self.server().client_with_role(OPERATORS, &[namespace, cluster].concat()).unwrap()
+    /// Lets a change of a configuration come into force: a real server hears of its own changes a moment later.
+    pub(crate) async fn in_force(&self) {
+        if self.place.server().is_none() {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
     }
 
+    /// What `deploy/` has for it: a Service, and what has the API server ask.
     async fn install_operators_webhook(&self) {
-        let pods = [("app".to_owned(), "operator".to_owned())].into();
-        let service = operator::service(names::NAMESPACE, pods, &Source::Own);
-        self.operators::<Service>().create(&PostParams::default(), &service).await.unwrap();
-        let address = operator::address(names::NAMESPACE);
-        let configuration = validating(&address, &Source::Own, MatchConditions::Supported);
-        let configurations = self.all::<ValidatingWebhookConfiguration>();
-        configurations.create(&PostParams::default(), &configuration).await.unwrap();
+        let services = workload::operator().into_iter().filter(|object| object["kind"] == "Service");
+        for object in services.chain([workload::asking()]) {
+            self.apply(object).await;
+        }
     }
 
     pub(crate) async fn trusts_pods_webhook(&self) -> bool {

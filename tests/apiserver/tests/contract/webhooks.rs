@@ -54,8 +54,10 @@ impl Hook {
         json!({"url": format!("https://127.0.0.1:{}/review", self.address.port()), "caBundle": self.bundle})
     }
 
+    /// What it was asked about this test's own maps: Kubernetes puts maps with certificates into a new namespace.
     fn asked(&self) -> Vec<Value> {
-        self.asked.lock().unwrap().clone()
+        let is_own = |asked: &&Value| !asked["name"].as_str().is_some_and(|name| name.ends_with("-ca.crt"));
+        self.asked.lock().unwrap().iter().filter(is_own).cloned().collect()
     }
 }
 

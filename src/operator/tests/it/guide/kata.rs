@@ -114,6 +114,8 @@ impl Guide {
         assert!(node.contains(names::ROLE_LABEL), "it goes where Kata Containers is: {node}");
         for kind in ["Deployment", "ReplicaSet", "StatefulSet"] {
             self.row("2.3.3", &format!("a {kind} with it, and the runtimeClassName of its template"));
+            // One does not adopt the pods of another.
+            let labels = json!({ "app": format!("hello-{}", kind.to_lowercase()) });
             let template = json!({ "metadata": { "labels": labels }, "spec": pod });
             let mut spec =
                 json!({ "replicas": 1, "selector": { "matchLabels": labels }, "template": template });
