@@ -221,6 +221,10 @@ pub async fn apply(client: &Client, desired: &Desired) -> Result<Applied, Object
         Some(object) if is_as_wanted(object, &whole) => return Ok(Applied::Unchanged),
         Some(_) => Applied::Repaired,
     };
+    // An edit of a field that is left to others must not be undone because it came after the look.
+    if let Some(version) = there.as_ref().and_then(ResourceExt::resource_version) {
+        whole["metadata"]["resourceVersion"] = version.into();
+    }
     // What is ours is ours: a person's edit of such a field is undone, which is what repairing drift means.
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
     api.patch(&desired.object.name, &params, &Patch::Apply(&whole))

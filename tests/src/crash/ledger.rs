@@ -26,6 +26,10 @@ impl Ledger for Incarnation {
         self.ledger_point(key, "ledger assign").await;
     }
 
+    async fn recall(&self, key: &VmKey, _: &str, _: &str, _: Option<&str>) {
+        self.world.state().ledger.insert(key.to_string());
+    }
+
     async fn release(&self, key: &VmKey) {
         self.ledger_point(key, "ledger release").await;
         self.world.state().ledger.remove(&key.to_string());

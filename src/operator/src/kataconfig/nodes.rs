@@ -77,9 +77,21 @@ pub fn under_way(world: &World) -> bool {
 /// nothing else. Workers have no label of their own there.
 #[must_use]
 pub fn meant<'a>(nodes: &'a [Node], selector: &Selector) -> Vec<&'a Node> {
-    let only_control_plane = nodes.iter().all(Node::is_control_plane);
+    let machines = || nodes.iter().filter(|node| is_linux_machine(node));
+    let only_control_plane = machines().all(Node::is_control_plane);
     let may = |node: &&Node| only_control_plane || !node.is_control_plane();
-    nodes.iter().filter(may).filter(|node| selector.matches(&node.labels)).collect()
+    machines().filter(may).filter(|node| selector.matches(&node.labels)).collect()
+}
+
+/// What says that a node is another thing than a machine whose container runtime can be told something.
+const NO_MACHINE: [(&str, &str); 3] = [
+    ("kubernetes.io/os", "windows"),
+    ("type", "virtual-kubelet"),
+    ("eks.amazonaws.com/compute-type", "fargate"),
+];
+
+fn is_linux_machine(node: &Node) -> bool {
+    NO_MACHINE.iter().all(|(label, value)| node.labels.get(*label).is_none_or(|has| has != value))
 }
 
 /// Whether a node had Kata Containers by what the status says: else what the machine config operator does with it is none of our business.

@@ -175,7 +175,7 @@ async fn the_operator_uses_every_right_it_has_and_is_refused_nothing() {
             })
         };
         assert!(
-            verbs.iter().all(|verb| given(&verb)),
+            verbs.iter().all(|verb| given(verb)),
             "on the list of rare ones and not granted: {resource}, {why}"
         );
     }

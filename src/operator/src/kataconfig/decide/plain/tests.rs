@@ -181,6 +181,22 @@ fn a_control_plane_alone_is_meant_and_a_selector_holds_there_too() {
 }
 
 #[test]
+fn what_is_no_linux_machine_is_never_meant() {
+    let mut cluster = Cluster::new(1);
+    for (label, value) in [
+        ("kubernetes.io/os", "windows"),
+        ("type", "virtual-kubelet"),
+        ("eks.amazonaws.com/compute-type", "fargate"),
+    ] {
+        cluster.world.nodes.push(node(value, &[(label, value)]));
+    }
+    cluster.node("w0").labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
+    cluster.reconcile();
+    let meant: Vec<&str> = cluster.plan.labels.iter().map(|one| one.node.as_str()).collect();
+    assert_eq!(meant, ["w0"]);
+}
+
+#[test]
 fn a_node_that_failed_is_told_and_does_not_hold_up_the_others() {
     let mut cluster = Cluster::new(2);
     cluster.reconcile();
