@@ -8,4 +8,5 @@ mod kataconfig;
 mod openshift;
 mod peerpodconfig;
 mod webhook;
+mod webhook_operator;
 mod webhook_process;
