@@ -8,12 +8,14 @@
 //!   burst:   each asks once, all at the same moment, then a second of peace.
 //! ```
 //!
-//! Clients and servers share one machine, so half of every number is the clients'. `answer` is the server's part alone, by its own clock:
-//! from the last byte of a question to the first of its answer (`within` a bound of its histogram). `BENCH_ROUNDS` sets the number of turns.
+//! Clients and servers share one machine, so half of every time is the clients', and more when others use it as well. Two numbers are not:
+//! `cpu` is what the server's threads alone computed for one answer, TLS and HTTP included; `answer` is the webhook's own clock from the
+//! last byte of a question to the first of its answer (`within` a bound of its histogram). `BENCH_ROUNDS` sets the number of turns.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 mod client;
+mod cpu;
 mod question;
 mod servers;
 
@@ -36,9 +38,11 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let runtime =
-        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (servers, clients) = (runtime(), runtime());
+    let runtime = |name: &str| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2).thread_name(name).enable_all().build().unwrap()
+    };
+    let (servers, clients) = (runtime(cpu::SERVER), runtime("client"));
     let made = make::make(&names_of("svc", "ns"), SystemTime::now()).unwrap();
     let serving = Serving::untrusted().unwrap();
     serving.show(&held::serving_of(&Secret { data: Some(held::fresh(&made)), ..Secret::default() }).unwrap());
@@ -47,7 +51,7 @@ fn main() {
     let echo = servers.block_on(start_echo(serving));
     let body = Bytes::from(question::question());
     println!("a pod of {} bytes, {AT_ONCE} clients over 8 HTTP/2 connections, TLS 1.3", body.len());
-    println!("{:<8} {:<8} {:>10} {:>10} {:>10}  answer", "", "", "p50", "p99", "a second");
+    println!("{:<8} {:<8} {:>10} {:>10} {:>10} {:>10}  answer", "", "", "p50", "p99", "a second", "cpu");
     clients.block_on(async {
         let tls = client::tls(&made.authority);
         let both = [Clients::connect(&tls, echo, &body).await, Clients::connect(&tls, webhook, &body).await];
@@ -76,17 +80,18 @@ impl Bench {
     async fn compare(&self, what: &str, ask: impl AsyncFn(&Clients) -> Vec<Duration>) {
         let rounds = std::env::var("BENCH_ROUNDS").map_or(8, |text| text.parse().unwrap());
         let mut samples = [Vec::new(), Vec::new()];
-        let mut spent = [Duration::ZERO; 2];
+        let mut spent = [(Duration::ZERO, Duration::ZERO); 2];
         let mut before = Counted::default();
         for round in 0..=rounds {
             if round == 1 {
                 before = self.counted();
             }
             for (n, clients) in self.both.iter().enumerate() {
-                let began = Instant::now();
+                let (began, computed) = (Instant::now(), cpu::of_servers());
                 let took = ask(clients).await;
                 if round > 0 {
-                    spent[n] += began.elapsed();
+                    spent[n].0 += began.elapsed();
+                    spent[n].1 += cpu::of_servers() - computed;
                     samples[n].extend(took);
                 }
             }
@@ -106,11 +111,11 @@ impl Bench {
             self.webhooks.answer(Question::Pod, body).await.unwrap();
             took.push(began.elapsed());
         }
-        row("no net", "webhook", &mut took, all.elapsed(), "");
+        row("no net", "webhook", &mut took, (all.elapsed(), all.elapsed()), "");
     }
 }
 
-fn table(what: &str, mut samples: [Vec<Duration>; 2], spent: [Duration; 2], counted: &Counted) {
+fn table(what: &str, mut samples: [Vec<Duration>; 2], spent: [(Duration, Duration); 2], counted: &Counted) {
     let echo = row(what, "echo", &mut samples[0], spent[0], "");
     let within = |part| counted.bound_of(part).map_or("beyond all bounds".to_owned(), ms);
     let mean = ms(counted.sum / u32::try_from(counted.count().max(1)).unwrap());
@@ -122,10 +127,17 @@ fn table(what: &str, mut samples: [Vec<Duration>; 2], spent: [Duration; 2], coun
 }
 
 /// Answers with p99.
-fn row(what: &str, who: &str, took: &mut [Duration], spent: Duration, answer: &str) -> Duration {
+fn row(
+    what: &str,
+    who: &str,
+    took: &mut [Duration],
+    (spent, computed): (Duration, Duration),
+    answer: &str,
+) -> Duration {
     let rate = took.len() as f64 / spent.as_secs_f64();
+    let each = ms(computed / u32::try_from(took.len()).unwrap());
     let (median, p99) = (quantile(took, 0.5), quantile(took, 0.99));
-    println!("{what:<8} {who:<8} {:>10} {:>10} {rate:>10.0}  {answer}", ms(median), ms(p99));
+    println!("{what:<8} {who:<8} {:>10} {:>10} {rate:>10.0} {each:>10}  {answer}", ms(median), ms(p99));
     p99
 }
 

@@ -71,6 +71,7 @@ mod tests {
     use peerpods_crds::{Condition, KataNodes, WORD_FALSE};
 
     use super::*;
+    use crate::webhook::configuration::MatchConditions;
 
     fn status(word: &str, reason: &str, message: &str) -> KataConfigStatus {
         let condition = Condition {
@@ -81,6 +82,23 @@ mod tests {
             message: message.to_owned(),
         };
         KataConfigStatus { conditions: vec![condition], ..KataConfigStatus::default() }
+    }
+
+    #[test]
+    fn an_older_api_server_is_told_of_when_peer_pods_begin_and_then_no_more() {
+        let settings = Settings::default();
+        let mut world = World::default();
+        let after = KataConfigStatus {
+            runtime_classes: vec!["kata".to_owned(), "kata-remote-cc".to_owned()],
+            ..KataConfigStatus::default()
+        };
+        assert_eq!(of_webhook(&world, &settings, &after), None, "a newer one");
+        world.webhook.match_conditions = MatchConditions::Unsupported;
+        let note = of_webhook(&world, &settings, &after).unwrap();
+        assert!(note.warning && note.text.contains("older than Kubernetes 1.28"));
+        assert_eq!(of_webhook(&world, &settings, &KataConfigStatus::default()), None, "no peer pods");
+        world.config.status = Some(after.clone());
+        assert_eq!(of_webhook(&world, &settings, &after), None, "told already");
     }
 
     #[test]

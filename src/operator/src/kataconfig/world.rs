@@ -51,6 +51,8 @@ pub struct PodWebhook {
     pub match_conditions: MatchConditions,
     /// Who makes certificates in this cluster.
     pub source: Source,
+    /// Whether the cluster gives every namespace users of its own, as OpenShift does.
+    pub users_given: bool,
     /// Whether the API server asks ours, and knows whom to trust.
     pub trusted: bool,
     /// Whether the configuration of upstream's operator is there.

@@ -18,4 +18,5 @@ mod place;
 mod plain;
 mod tidy;
 mod webhook;
+mod webhook_operator;
 mod webhook_process;

@@ -14,7 +14,8 @@ pub(crate) fn definitions() -> Vec<Value> {
     .into()
 }
 
-fn definition(group: &str, kind: &str, plural: &str, short: &str) -> Value {
+/// The definition of one.
+pub(crate) fn definition(group: &str, kind: &str, plural: &str, short: &str) -> Value {
     // Constraints have their fields beside metadata.
     let schema =
         json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });

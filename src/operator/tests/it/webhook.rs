@@ -1,34 +1,39 @@
-//! The webhooks as the API server sees them: asked over TLS, by the Services' names, about what people create.
+//! The pods' webhook as the API server sees it: asked over TLS, by its Service's name, about pods that people create.
 
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Error, ResourceExt};
-use peerpods_crds::{KataConfig, PeerPodConfig};
+use peerpods_crds::KataConfig;
 use peerpods_operator::names;
 use peerpods_operator::objects::Kind;
 use peerpods_operator::webhook::certificates::make::make;
-use peerpods_operator::webhook::certificates::{State, held, names_of};
+use peerpods_operator::webhook::certificates::{
+    SERVICE_CA_INJECT, SERVICE_CA_MARK, SERVICE_CA_REQUEST, State, held, names_of,
+};
 use peerpods_operator::webhook::configuration::{
     CERTIFICATE_SECRET, CONFIGURATION, DEPLOYMENT, POD_WEBHOOK, SERVICE, UPSTREAMS,
 };
 use peerpods_operator::webhook::server::MUTATE_POD;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, create, until};
 use crate::kataconfig::NAME;
+use crate::openshift;
 use crate::place;
 
 const VCPUS: &str = "io.katacontainers.config.hypervisor.default_vcpus";
 const MEMORY: &str = "io.katacontainers.config.hypervisor.default_memory";
 const VM: &str = "kata.peerpods.io/vm";
 
-fn peer_pod(name: &str, more: Value) -> Value {
+pub(crate) fn peer_pod(name: &str, more: Value) -> Value {
     let resources = json!({ "requests": { "cpu": "500m", "memory": "256Mi" }, "limits": { "cpu": "2", "memory": "1Gi" } });
     let mut pod = json!({
         "metadata": { "name": name },
@@ -45,11 +50,11 @@ fn peer_pod(name: &str, more: Value) -> Value {
 }
 
 impl Cluster {
-    async fn with_peer_pods() -> Self {
+    pub(crate) async fn with_peer_pods() -> Self {
         Self::installed(json!({ "enablePeerPods": true })).await
     }
 
-    async fn pod(&self, namespace: &str, pod: Value) -> Result<Pod, Error> {
+    pub(crate) async fn pod(&self, namespace: &str, pod: Value) -> Result<Pod, Error> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await
     }
@@ -63,7 +68,7 @@ impl Cluster {
     }
 }
 
-fn gets_a_vm(pod: &Pod) -> bool {
+pub(crate) fn gets_a_vm(pod: &Pod) -> bool {
     let first = pod.spec.as_ref().unwrap().containers[0].resources.clone().unwrap_or_default();
     first.limits.is_some_and(|limits| limits.contains_key(VM))
 }
@@ -291,80 +296,46 @@ async fn upstreams_configuration_is_taken_over_from_and_nobody_elses() {
     assert!(cluster.there(Kind::MUTATING_WEBHOOKS, UPSTREAMS).await);
 }
 
-fn kataconfig(name: &str, spec: Value) -> KataConfig {
-    let whole = json!({
-        "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": name }, "spec": spec,
-    });
-    serde_json::from_value(whole).unwrap()
-}
-
 #[tokio::test]
-async fn the_operators_own_webhook_answers_before_there_is_a_kataconfig() {
-    if !place::reaches_us("the_operators_own_webhook_answers_before_there_is_a_kataconfig") {
+async fn where_openshift_makes_certificates_theirs_is_shown_and_stays() {
+    if !place::reaches_us("where_openshift_makes_certificates_theirs_is_shown_and_stays") {
         return;
     }
-    let cluster = Cluster::new(1).await;
-    let webhook = cluster.operators_webhook().await;
-    let configs = cluster.all::<KataConfig>();
-    let refused = async |name: &str, spec: Value| {
-        let created = configs.create(&PostParams::default(), &kataconfig(name, spec)).await;
-        created.unwrap_err().to_string()
-    };
-    // What the schema takes, and no label can be.
-    let labels = json!({ "kataConfigPoolSelector": { "matchLabels": { "a b": "c" } } });
-    let told = refused("bad", labels).await;
+    let mut cluster = Cluster::new(1).await;
+    let definitions = cluster.all::<CustomResourceDefinition>();
+    create(&definitions, openshift::definition("operator.openshift.io", "ServiceCA", "servicecas", "ca"))
+        .await;
+    cluster.operate().await;
+    cluster.ask_for(json!({ "enablePeerPods": true })).await;
+    cluster.worker_is_changed("R1").await;
+    // service-ca's part: a Secret for the Service that asks for one, and its authority where that is asked for.
+    let service = cluster.operators::<Service>().get(SERVICE).await.unwrap();
+    assert_eq!(service.annotations()[SERVICE_CA_REQUEST], CERTIFICATE_SECRET);
+    let made = make(&names_of(SERVICE, names::NAMESPACE), SystemTime::now()).unwrap();
+    let data = json!({ "tls.crt": made.certificate, "tls.key": made.key.expose_secret() });
+    let mark = format!("{SERVICE_CA_MARK}name");
+    let metadata = json!({ "name": CERTIFICATE_SECRET, "annotations": { mark: SERVICE } });
+    create(&cluster.operators::<Secret>(), json!({ "metadata": metadata, "stringData": data })).await;
+    let configurations = cluster.all::<MutatingWebhookConfiguration>();
+    let configuration = configurations.get(CONFIGURATION).await.unwrap();
+    assert_eq!(configuration.annotations()[SERVICE_CA_INJECT], "true");
+    let bundle = BASE64_STANDARD.encode(&made.authority);
+    let patch = json!([{ "op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle }]);
+    let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
+    configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Json::<()>(patch)).await.unwrap();
+
+    let _webhook = cluster.webhook().await;
+    until("pods are changed", || async {
+        cluster.pod("shop", peer_pod("web", json!({}))).await.is_ok_and(|pod| gets_a_vm(&pod))
+    })
+    .await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
+    pods.delete("web", &DeleteParams::default()).await.unwrap();
+    cluster.patch::<KataConfig>(NAME, json!({ "spec": { "enablePeerPods": false } })).await;
+    until("nobody is asked", || async { !cluster.there(Kind::MUTATING_WEBHOOKS, CONFIGURATION).await }).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(
-        told.contains("vkataconfig.kb.io") && told.contains("spec.kataConfigPoolSelector.matchLabels"),
-        "{told}"
+        cluster.operators::<Secret>().get_opt(CERTIFICATE_SECRET).await.unwrap().is_some(),
+        "it is theirs"
     );
-    let operator =
-        json!({ "kataConfigPoolSelector": { "matchExpressions": [{ "key": "a", "operator": "In" }] } });
-    let told = refused("bad", operator).await;
-    assert!(told.contains("spec.kataConfigPoolSelector.matchExpressions[0]"), "{told}");
-    configs.create(&PostParams::default(), &kataconfig("first", json!({}))).await.unwrap();
-    let told = refused("second", json!({})).await;
-    assert!(told.contains("a cluster has one KataConfig") && told.contains("first"), "{told}");
-
-    let limits = cluster.operators::<PeerPodConfig>();
-    let config = |limit: &str, label: &str| -> PeerPodConfig {
-        serde_json::from_value(json!({
-            "apiVersion": "confidentialcontainers.org/v1alpha1", "kind": "PeerPodConfig", "metadata": { "name": "c" },
-            "spec": { "limit": limit, "nodeSelector": { label: "" } },
-        }))
-        .unwrap()
-    };
-    for (bad, field) in [(config("ten", "a"), "spec.limit"), (config("1", "a b"), "spec.nodeSelector")] {
-        let told = limits.create(&PostParams::default(), &bad).await.unwrap_err().to_string();
-        assert!(told.contains(field), "{told}");
-    }
-
-    // Nobody can say whether there is one: there will be no second. The first can go all the same.
-    webhook.end().await;
-    let told = refused("second", json!({})).await;
-    assert!(told.contains("failed calling webhook \"vkataconfig.kb.io\""), "{told}");
-    configs.delete("first", &DeleteParams::default()).await.unwrap();
-    limits.create(&PostParams::default(), &config("1", "a")).await.unwrap();
-}
-
-#[tokio::test]
-async fn one_process_answers_at_both_services_with_a_certificate_each() {
-    if !place::reaches_us("one_process_answers_at_both_services_with_a_certificate_each") {
-        return;
-    }
-    let cluster = Cluster::with_peer_pods().await;
-    let _webhooks = cluster.both_webhooks(&cluster.client).await;
-    assert!(gets_a_vm(&cluster.pod("shop", peer_pod("web", json!({}))).await.unwrap()));
-    let configs = cluster.all::<KataConfig>();
-    let told = configs.create(&PostParams::default(), &kataconfig("second", json!({}))).await.unwrap_err();
-    assert!(told.to_string().contains("a cluster has one KataConfig"), "{told}");
-    let mutating = cluster.all::<MutatingWebhookConfiguration>().get(CONFIGURATION).await.unwrap();
-    let validating = cluster.all::<ValidatingWebhookConfiguration>().get(CONFIGURATION).await.unwrap();
-    let trusted =
-        |client: &k8s_openapi::api::admissionregistration::v1::WebhookClientConfig| client.ca_bundle.clone();
-    assert_ne!(
-        trusted(&mutating.webhooks.unwrap()[0].client_config),
-        trusted(&validating.webhooks.unwrap()[0].client_config)
-    );
-    let secrets = cluster.operators::<Secret>().list(&ListParams::default()).await.unwrap();
-    assert_eq!(secrets.iter().filter(|one| one.type_.as_deref() == Some("kubernetes.io/tls")).count(), 2);
 }

@@ -61,6 +61,7 @@ fn the_operator_may_hand_on_what_the_webhook_is_given() {
     use crate::webhook::certificates::Source;
     use crate::webhook::configuration::{MatchConditions, Setup, access};
     let setup = Setup {
+        user: None,
         namespace: crate::names::NAMESPACE.to_owned(),
         image: workload::IMAGE.to_owned(),
         pods: crate::webhook::pods::Settings::default(),

@@ -6,7 +6,7 @@ use crate::kataconfig::build;
 use crate::kataconfig::world::World;
 use crate::objects::{Desired, ObjectRef};
 use crate::settings::Settings;
-use crate::webhook::configuration::Setup;
+use crate::webhook::configuration::{Setup, USER};
 use crate::webhook::pods;
 
 /// The objects to apply.
@@ -18,6 +18,7 @@ pub(super) fn objects(world: &World, settings: &Settings, owner: &Value) -> Vec<
         pods: pods::Settings { classes, ..pods::Settings::default() },
         source: world.webhook.source.clone(),
         match_conditions: world.webhook.match_conditions,
+        user: (!world.webhook.users_given).then_some(USER),
     };
     build::webhook(&setup).into_iter().map(|one| one.owned_by(owner)).collect()
 }

@@ -40,6 +40,8 @@ pub const SERVICE: &str = "peer-pods-webhook-svc";
 pub const CERTIFICATE_SECRET: &str = "peer-pods-webhook-svc-secret";
 /// The webhook that changes pods.
 pub const POD_WEBHOOK: &str = "mwebhook.peerpods.io";
+/// A user that owns nothing: an image whose own is root would not be started as anybody else.
+pub const USER: i64 = 65532;
 /// Where it listens.
 pub const PORT: i32 = 9443;
 /// Upstream's name of the mutating configuration.
@@ -98,6 +100,8 @@ pub struct Setup {
     pub source: Source,
     /// What the API server can.
     pub match_conditions: MatchConditions,
+    /// The user that the pods run as; none where the cluster gives every namespace users of its own, as OpenShift does.
+    pub user: Option<i64>,
 }
 
 impl Setup {

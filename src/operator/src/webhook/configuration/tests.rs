@@ -12,6 +12,7 @@ fn setup() -> Setup {
         pods: Settings::default(),
         source: Source::Own,
         match_conditions: MatchConditions::Supported,
+        user: Some(USER),
     }
 }
 

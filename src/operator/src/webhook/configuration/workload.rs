@@ -54,6 +54,7 @@ fn pod(setup: &Setup) -> PodSpec {
         priority_class_name: Some("system-cluster-critical".to_owned()),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
+            run_as_user: setup.user,
             seccomp_profile: Some(SeccompProfile {
                 type_: "RuntimeDefault".to_owned(),
                 localhost_profile: None,

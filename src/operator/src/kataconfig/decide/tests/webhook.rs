@@ -101,7 +101,14 @@ fn it_is_made_for_the_cluster_that_it_is_in() {
     assert!(cluster.objects[OURS]["webhooks"][0]["matchConditions"].is_array());
     cluster.world.webhook.match_conditions = crate::webhook::configuration::MatchConditions::Unsupported;
     cluster.world.webhook.source = Source::ServiceCa;
+    let user = |cluster: &Cluster| {
+        let pod = &cluster.objects[DEPLOYMENT]["spec"]["template"]["spec"];
+        pod["securityContext"]["runAsUser"].as_i64()
+    };
+    assert_eq!(user(&cluster), Some(65532));
+    cluster.world.webhook.users_given = true;
     cluster.reconcile();
+    assert_eq!(user(&cluster), None);
     let configuration = &cluster.objects[OURS];
     assert!(configuration["webhooks"][0]["matchConditions"].is_null());
     assert_eq!(configuration["metadata"]["annotations"]["service.beta.openshift.io/inject-cabundle"], "true");
