@@ -119,14 +119,17 @@ where
         let token = stop.child_token();
         let working = work(token.clone());
         tokio::pin!(working);
-        tokio::select! {
+        let ended = tokio::select! {
             // Work that ends by itself without being told has failed as a whole: somebody else may do better.
-            () = &mut working => {}
-            () = competitor.holds() => tracing::warn!(lease = competitor.candidate.name, "lost; not leading any more"),
-            () = stop.cancelled() => {}
-        }
+            () = &mut working => true,
+            () = competitor.holds() => {
+                tracing::warn!(lease = competitor.candidate.name, "lost; not leading any more");
+                false
+            }
+            () = stop.cancelled() => false,
+        };
         token.cancel();
-        if timeout(ENDS_WITHIN, &mut working).await.is_err() {
+        if !ended && timeout(ENDS_WITHIN, &mut working).await.is_err() {
             tracing::warn!("work under way was dropped");
         }
         if stop.is_cancelled() {

@@ -67,8 +67,11 @@ pub struct ApfConfig {
 
 /// A text that is no `apf.json`.
 #[derive(Debug, thiserror::Error)]
-#[error("apf.json cannot be read")]
-pub struct ApfError(#[source] serde_json::Error);
+#[error("apf.json cannot be read: {0}")]
+pub struct ApfError(String);
+
+/// As much of a reason as is told, in characters: it quotes what was read.
+const SHOWN: usize = 300;
 
 fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
@@ -95,7 +98,7 @@ impl ApfConfig {
     /// # Errors
     /// When it is no JSON, a value has another type, or a route has a protocol or scope stock does not know.
     pub fn from_json(text: &str) -> Result<Self, ApfError> {
-        serde_json::from_str(text).map_err(ApfError)
+        serde_json::from_str(text).map_err(|error| ApfError(error.to_string().chars().take(SHOWN).collect()))
     }
 }
 

@@ -10,4 +10,5 @@ mod config;
 mod fake_agent;
 mod fake_node;
 mod install_node;
+mod operator;
 mod sandbox;
