@@ -51,9 +51,11 @@ fn labels(node: &Node, wish: Wish) -> Option<Labels> {
             }
             match files {
                 Some(Files::Installed) => {
-                    drop(change.insert(names::FILES_LABEL, Some(Files::Removed.word())))
+                    change.insert(names::FILES_LABEL, Some(Files::Removed.word()));
                 }
-                Some(Files::Removed) if is_clean(node) => drop(change.insert(names::FILES_LABEL, None)),
+                Some(Files::Removed) if is_clean(node) => {
+                    change.insert(names::FILES_LABEL, None);
+                }
                 _ => {}
             }
         }
