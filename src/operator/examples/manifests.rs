@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use peerpods_operator::deploy::files;
+use peerpods_operator::deploy::{chart, files};
 
 /// What stands around the table of rights in the README.
 const MARKS: [&str; 2] = ["<!-- rights: made by `make manifests` -->\n", "<!-- end of rights -->\n"];
@@ -13,6 +13,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let path = place.join(file.path);
         std::fs::create_dir_all(path.parent().ok_or("a file without a directory")?)?;
         std::fs::write(path, file.yaml()?)?;
+    }
+    for (path, text) in chart::all()? {
+        let path = place.join("chart").join(path);
+        std::fs::create_dir_all(path.parent().ok_or("a file without a directory")?)?;
+        std::fs::write(path, text)?;
     }
     let readme = place.join("README.md");
     let text = std::fs::read_to_string(&readme)?;

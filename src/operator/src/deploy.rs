@@ -7,12 +7,14 @@
 //!   workload   the operator's Deployment and what stands beside it
 //!   monitoring what Prometheus and the console read
 //!   files      all of it as files
+//!   chart      the same as a Helm chart
 //! ```
 //!
 //! Not here: the definitions of the custom resources (`peerpods-crds`), and what the operator makes once it runs (`kataconfig`,
 //! `peerpodconfig`, `webhook::configuration`).
 
 pub mod access;
+pub mod chart;
 pub mod files;
 pub mod monitoring;
 pub mod rights;

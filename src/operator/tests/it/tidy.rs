@@ -9,6 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPod, PeerPodConfig};
+use peerpods_operator::deploy::OPERATOR;
 use peerpods_operator::names;
 use peerpods_operator::objects::Kind;
 use peerpods_operator::webhook::configuration as webhook;
@@ -42,7 +43,7 @@ const OURS: [(Kind, &[&str]); 9] = [
 ];
 
 /// Kinds of namespaces, whose objects in [`NAMESPACES`] go. Sets before their pods.
-const CONTENTS: [Kind; 9] = [
+const CONTENTS: [Kind; 13] = [
     Kind::DAEMON_SET,
     Kind::DEPLOYMENT,
     Kind::DISRUPTION_BUDGET,
@@ -52,7 +53,16 @@ const CONTENTS: [Kind; 9] = [
     Kind::SERVICE_ACCOUNT,
     Kind::SECRET,
     Kind::CONFIG_MAP,
+    // What Kubernetes makes of those, and takes away a while later.
+    made("apps", "StatefulSet", "statefulsets"),
+    made("apps", "ReplicaSet", "replicasets"),
+    made("apps", "ControllerRevision", "controllerrevisions"),
+    made("discovery.k8s.io", "EndpointSlice", "endpointslices"),
 ];
+
+const fn made(group: &'static str, kind: &'static str, plural: &'static str) -> Kind {
+    Kind { group, version: "v1", kind, plural }
+}
 
 /// A cluster with a machine config operator or an operator of ours is somebody's: these tests would change its nodes.
 pub(crate) async fn refuse_where_somebody_works(client: &Client) {
@@ -64,6 +74,13 @@ pub(crate) async fn refuse_where_somebody_works(client: &Client) {
         .map(ResourceExt::name_any)
         .collect();
     assert!(theirs.is_empty(), "this cluster has a machine config operator of its own: {theirs:?}");
+    let deployments: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), names::NAMESPACE, &Kind::DEPLOYMENT.resource());
+    let operator = deployments.get_opt(OPERATOR).await.unwrap();
+    assert!(
+        operator.is_none(),
+        "this cluster has the Deployment {OPERATOR}: the suite runs the controllers itself"
+    );
 }
 
 /// Removes what tests and the operator made, and waits until it is gone.
@@ -133,7 +150,9 @@ fn is_no_others(kind: Kind, object: &DynamicObject) -> bool {
     let service = object.data["type"] == "kubernetes.io/service-account-token";
     match kind {
         // Accounts and roles of `deploy/` stay, and Kubernetes' own.
-        Kind::SERVICE_ACCOUNT | Kind::ROLE | Kind::ROLE_BINDING => name == webhook::DEPLOYMENT,
+        Kind::SERVICE_ACCOUNT | Kind::ROLE | Kind::ROLE_BINDING => {
+            [webhook::DEPLOYMENT, names::INSTALLER_ACCOUNT].contains(&name.as_str())
+        }
         Kind::CONFIG_MAP if !own => name == names::DASHBOARD,
         _ if !own => object.labels().contains_key(MADE),
         _ => !FURNITURE.contains(&name.as_str()) && !service,

@@ -28,6 +28,7 @@ use crate::cluster::{Cluster, create, until};
 use crate::kataconfig::NAME;
 use crate::openshift;
 use crate::place;
+use crate::tidy::MADE;
 
 const VCPUS: &str = "io.katacontainers.config.hypervisor.default_vcpus";
 const MEMORY: &str = "io.katacontainers.config.hypervisor.default_memory";
@@ -161,7 +162,8 @@ async fn a_webhook_that_is_down_is_in_nobodys_way_but_that_of_peer_pods() {
     assert!(refused.contains(&format!("failed calling webhook \"{POD_WEBHOOK}\"")), "{refused}");
     // The cluster's own namespaces are never asked about.
     for namespace in ["kube-system", names::NAMESPACE] {
-        let pod = cluster.pod(namespace, peer_pod("own", json!({}))).await.unwrap();
+        let marked = json!({ "metadata": { "labels": { MADE: "" } } });
+        let pod = cluster.pod(namespace, peer_pod("own", marked)).await.unwrap();
         assert!(!gets_a_vm(&pod), "{namespace}");
     }
     let _again = cluster.webhook().await;
