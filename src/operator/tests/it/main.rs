@@ -10,3 +10,4 @@ mod peerpodconfig;
 mod webhook;
 mod webhook_operator;
 mod webhook_process;
+mod webhook_real;
