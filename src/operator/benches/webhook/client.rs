@@ -1,15 +1,18 @@
-//! Who asks: HTTP/2 over few connections, as an API server does.
+//! Who asks: as an API server does, over HTTP/1.1 (it does not speak HTTP/2 to webhooks, kubernetes/kubernetes#75791). A question takes an idle
+//! connection or opens one; as many as 25 are kept idle.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::body::Bytes;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use peerpods_operator::webhook::server::MUTATE_POD;
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -17,30 +20,36 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-const CONNECTIONS: usize = 8;
+/// client-go's number.
+const IDLE: usize = 25;
 
-/// Connections to one of the servers.
+/// An API server's side of one of the servers.
 pub(super) struct Clients {
-    senders: Vec<http2::SendRequest<Full<Bytes>>>,
+    tls: TlsConnector,
+    address: SocketAddr,
     body: Bytes,
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    opened: AtomicUsize,
 }
 
 impl Clients {
-    pub(super) async fn connect(tls: &TlsConnector, address: SocketAddr, body: &Bytes) -> Self {
-        let mut senders = Vec::new();
-        for _ in 0..CONNECTIONS {
-            senders.push(connect(tls, address).await);
-        }
-        Self { senders, body: body.clone() }
+    pub(super) fn new(tls: &TlsConnector, address: SocketAddr, body: &Bytes) -> Arc<Self> {
+        let (tls, body) = (tls.clone(), body.clone());
+        Arc::new(Self { tls, address, body, idle: Mutex::default(), opened: AtomicUsize::new(0) })
+    }
+
+    /// How many connections were opened.
+    pub(super) fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
     }
 
     /// `at_once` tasks ask `each` questions one after the other: what each took.
-    pub(super) async fn all_the_time(&self, at_once: usize, each: usize) -> Vec<Duration> {
-        self.tasks(at_once, move |mut sender, body, _| async move {
+    pub(super) async fn all_the_time(self: &Arc<Self>, at_once: usize, each: usize) -> Vec<Duration> {
+        self.tasks(at_once, |this, _| async move {
             let mut took = Vec::with_capacity(each);
             for _ in 0..each {
                 let began = Instant::now();
-                ask(&mut sender, &body).await;
+                this.ask().await;
                 took.push(began.elapsed());
             }
             took
@@ -49,15 +58,20 @@ impl Clients {
     }
 
     /// `at_once` tasks ask once every `period`, one after the other within it: what each took from when it was due, waiting included.
-    pub(super) async fn paced(&self, at_once: usize, each: u32, period: Duration) -> Vec<Duration> {
+    pub(super) async fn paced(
+        self: &Arc<Self>,
+        at_once: usize,
+        each: u32,
+        period: Duration,
+    ) -> Vec<Duration> {
         let start = Instant::now() + Duration::from_millis(50);
         let apart = period / u32::try_from(at_once).unwrap();
-        self.tasks(at_once, move |mut sender, body, n| async move {
+        self.tasks(at_once, |this, n| async move {
             let mut took = Vec::new();
             for turn in 0..each {
                 let due = start + period * turn + apart * u32::try_from(n).unwrap();
                 tokio::time::sleep_until(due).await;
-                ask(&mut sender, &body).await;
+                this.ask().await;
                 took.push(due.elapsed());
             }
             took
@@ -65,40 +79,48 @@ impl Clients {
         .await
     }
 
-    async fn tasks<F>(
-        &self,
-        at_once: usize,
-        task: impl Fn(http2::SendRequest<Full<Bytes>>, Bytes, usize) -> F,
-    ) -> Vec<Duration>
+    async fn tasks<F>(self: &Arc<Self>, at_once: usize, task: impl Fn(Arc<Self>, usize) -> F) -> Vec<Duration>
     where
         F: Future<Output = Vec<Duration>> + Send + 'static,
     {
-        let start =
-            |n: usize| tokio::spawn(task(self.senders[n % self.senders.len()].clone(), self.body.clone(), n));
+        let start = |n: usize| tokio::spawn(task(self.clone(), n));
         let mut took = Vec::new();
         for task in (0..at_once).map(start).collect::<Vec<_>>() {
             took.extend(task.await.unwrap());
         }
         took
     }
-}
 
-async fn ask(sender: &mut http2::SendRequest<Full<Bytes>>, body: &Bytes) {
-    sender.ready().await.unwrap();
-    let request =
-        Request::post(format!("https://svc.ns.svc{MUTATE_POD}")).body(Full::new(body.clone())).unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    assert!(response.status().is_success());
-    response.into_body().collect().await.unwrap();
-}
+    async fn ask(&self) {
+        let idle = self.idle.lock().unwrap().pop();
+        let mut sender = match idle {
+            Some(sender) if !sender.is_closed() => sender,
+            _ => self.connect().await,
+        };
+        let request = Request::post(MUTATE_POD)
+            .header("host", "svc.ns.svc")
+            .body(Full::new(self.body.clone()))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert!(response.status().is_success());
+        response.into_body().collect().await.unwrap();
+        sender.ready().await.unwrap();
+        let mut idle = self.idle.lock().unwrap();
+        if idle.len() < IDLE {
+            idle.push(sender);
+        }
+    }
 
-async fn connect(tls: &TlsConnector, address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
-    let stream = TcpStream::connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let stream = tls.connect(ServerName::try_from("svc.ns.svc").unwrap(), stream).await.unwrap();
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
+    async fn connect(&self) -> SendRequest<Full<Bytes>> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("svc.ns.svc").unwrap();
+        let stream = self.tls.connect(name, stream).await.unwrap();
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
 }
 
 pub(super) fn tls(authority: &str) -> TlsConnector {
@@ -108,6 +130,8 @@ pub(super) fn tls(authority: &str) -> TlsConnector {
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Nor does an API server.
+    config.resumption = Resumption::disabled();
     TlsConnector::from(Arc::new(config))
 }

@@ -1,11 +1,11 @@
 //! What a webhook's answer takes when 1,000 ask at once, beside a server on the same TLS and HTTP that sends back what it gets.
 //!
 //! ```text
-//! 1,000 tasks ── 8 HTTP/2 connections over TLS ──▶ echo | webhook, in turn, ROUNDS times
+//! 1,000 tasks ── HTTP/1.1 over TLS, as an API server: 25 idle connections are kept ──▶ echo | webhook, in turn, ROUNDS times
 //!   always:  each asks again as soon as it is answered. 1,000 questions are under way at every moment, so that what one waits is
 //!            1,000 ÷ (answers a second) on any machine: this says how many the machine can answer, and the ratio what we add.
 //!   paced:   each asks once a second, 1,000 a second in all, spread evenly; counted from when a question is due.
-//!   burst:   each asks once, all at the same moment, then a second of peace.
+//!   burst:   each asks once, all at the same moment, then a second of peace: 975 new connections.
 //! ```
 //!
 //! Clients and servers share one machine, so half of every time is the clients', and more when others use it as well. Two numbers are not:
@@ -50,11 +50,14 @@ fn main() {
     let webhook = servers.block_on(start_webhook(webhooks.clone()));
     let echo = servers.block_on(start_echo(serving));
     let body = Bytes::from(question::question());
-    println!("a pod of {} bytes, {AT_ONCE} clients over 8 HTTP/2 connections, TLS 1.3", body.len());
-    println!("{:<8} {:<8} {:>10} {:>10} {:>10} {:>10}  answer", "", "", "p50", "p99", "a second", "cpu");
+    println!("a pod of {} bytes, {AT_ONCE} clients, HTTP/1.1 over TLS 1.3", body.len());
+    println!(
+        "{:<8} {:<8} {:>10} {:>10} {:>10} {:>10}  {:>6} answer",
+        "", "", "p50", "p99", "a second", "cpu", "opened"
+    );
     clients.block_on(async {
         let tls = client::tls(&made.authority);
-        let both = [Clients::connect(&tls, echo, &body).await, Clients::connect(&tls, webhook, &body).await];
+        let both = [Clients::new(&tls, echo, &body), Clients::new(&tls, webhook, &body)];
         let bench = Bench { both, webhooks };
         bench.compare("always", async |clients| clients.all_the_time(AT_ONCE, 10).await).await;
         let second = Duration::from_secs(1);
@@ -71,27 +74,28 @@ fn main() {
 }
 
 struct Bench {
-    both: [Clients; 2],
+    both: [Arc<Clients>; 2],
     webhooks: Arc<Webhooks>,
 }
 
 impl Bench {
     /// Both in turn; the first turn warms up.
-    async fn compare(&self, what: &str, ask: impl AsyncFn(&Clients) -> Vec<Duration>) {
+    async fn compare(&self, what: &str, ask: impl AsyncFn(&Arc<Clients>) -> Vec<Duration>) {
         let rounds = std::env::var("BENCH_ROUNDS").map_or(8, |text| text.parse().unwrap());
         let mut samples = [Vec::new(), Vec::new()];
-        let mut spent = [(Duration::ZERO, Duration::ZERO); 2];
+        let mut spent = [Spent::default(); 2];
         let mut before = Counted::default();
         for round in 0..=rounds {
             if round == 1 {
                 before = self.counted();
             }
             for (n, clients) in self.both.iter().enumerate() {
-                let (began, computed) = (Instant::now(), cpu::of_servers());
+                let (began, computed, opened) = (Instant::now(), cpu::of_servers(), clients.opened());
                 let took = ask(clients).await;
                 if round > 0 {
-                    spent[n].0 += began.elapsed();
-                    spent[n].1 += cpu::of_servers() - computed;
+                    spent[n].time += began.elapsed();
+                    spent[n].computed += cpu::of_servers() - computed;
+                    spent[n].opened += clients.opened() - opened;
                     samples[n].extend(took);
                 }
             }
@@ -111,33 +115,36 @@ impl Bench {
             self.webhooks.answer(Question::Pod, body).await.unwrap();
             took.push(began.elapsed());
         }
-        row("no net", "webhook", &mut took, (all.elapsed(), all.elapsed()), "");
+        row("no net", "webhook", &mut took, &Spent { time: all.elapsed(), ..Spent::default() }, "");
     }
 }
 
-fn table(what: &str, mut samples: [Vec<Duration>; 2], spent: [(Duration, Duration); 2], counted: &Counted) {
-    let echo = row(what, "echo", &mut samples[0], spent[0], "");
+fn table(what: &str, mut samples: [Vec<Duration>; 2], spent: [Spent; 2], counted: &Counted) {
+    let echo = row(what, "echo", &mut samples[0], &spent[0], "");
     let within = |part| counted.bound_of(part).map_or("beyond all bounds".to_owned(), ms);
     let mean = ms(counted.sum / u32::try_from(counted.count().max(1)).unwrap());
     let answer = format!("mean {mean}, p50 within {}, p99 within {}", within(0.5), within(0.99));
-    let webhook = row(what, "webhook", &mut samples[1], spent[1], &answer);
+    let webhook = row(what, "webhook", &mut samples[1], &spent[1], &answer);
     let ratio = webhook.as_secs_f64() / echo.as_secs_f64();
     let more = webhook.saturating_sub(echo);
     println!("{what:<8} at p99 the webhook takes {ratio:.2} times what echo does, {} more", ms(more));
 }
 
+/// What turns took together.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    time: Duration,
+    computed: Duration,
+    opened: usize,
+}
+
 /// Answers with p99.
-fn row(
-    what: &str,
-    who: &str,
-    took: &mut [Duration],
-    (spent, computed): (Duration, Duration),
-    answer: &str,
-) -> Duration {
-    let rate = took.len() as f64 / spent.as_secs_f64();
-    let each = ms(computed / u32::try_from(took.len()).unwrap());
-    let (median, p99) = (quantile(took, 0.5), quantile(took, 0.99));
-    println!("{what:<8} {who:<8} {:>10} {:>10} {rate:>10.0} {each:>10}  {answer}", ms(median), ms(p99));
+fn row(what: &str, who: &str, took: &mut [Duration], spent: &Spent, answer: &str) -> Duration {
+    let rate = took.len() as f64 / spent.time.as_secs_f64();
+    let cpu = ms(spent.computed / u32::try_from(took.len()).unwrap());
+    let (median, p99) = (ms(quantile(took, 0.5)), quantile(took, 0.99));
+    let opened = spent.opened;
+    println!("{what:<8} {who:<8} {median:>10} {:>10} {rate:>10.0} {cpu:>10}  {opened:>6} {answer}", ms(p99));
     p99
 }
 

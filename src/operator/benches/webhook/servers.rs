@@ -15,6 +15,7 @@ use peerpods_operator::webhook::certificates::{Serving, Shown};
 use peerpods_operator::webhook::kataconfigs::Existing;
 use peerpods_operator::webhook::server::{KataConfigs, Limits, Webhooks, serve};
 use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -33,7 +34,9 @@ pub(super) async fn start_echo(serving: Serving) -> SocketAddr {
     let builder =
         ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Shown::from(serving)));
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let tls = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         loop {
@@ -46,8 +49,7 @@ pub(super) async fn start_echo(serving: Serving) -> SocketAddr {
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     Ok::<_, Infallible>(Response::new(Full::new(body)))
                 });
-                let mut builder = Builder::new(TokioExecutor::new()).http2_only();
-                builder.http2().max_concurrent_streams(1000);
+                let builder = Builder::new(TokioExecutor::new()).http1_only();
                 let _either = builder.serve_connection(TokioIo::new(stream), service).await;
             });
         }

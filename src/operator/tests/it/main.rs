@@ -20,3 +20,4 @@ mod tidy;
 mod webhook;
 mod webhook_operator;
 mod webhook_process;
+mod webhook_real;

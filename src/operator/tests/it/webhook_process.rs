@@ -30,7 +30,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    async fn start(role: Role) -> Self {
+    pub(crate) async fn start(role: Role) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
         let until = shutdown.clone();
@@ -51,7 +51,7 @@ impl Drop for Process {
     }
 }
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits { linger: Duration::from_millis(50), drain: Duration::from_millis(500), ..Limits::default() }
 }
 

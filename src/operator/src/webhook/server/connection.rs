@@ -64,7 +64,7 @@ impl Connections {
         });
         let builder = self.http(http2);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        // hyper bounds the time for a head, but not the time before an HTTP/2 peer says anything.
+        // hyper bounds the time until the next head, but not the time before an HTTP/2 peer says anything.
         let mut silence = pin!(tokio::time::sleep(self.limits.head));
         let (mut listening, mut ending) = (true, false);
         loop {
@@ -96,7 +96,7 @@ impl Connections {
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head)
+            .header_read_timeout(self.limits.idle)
             .max_buf_size(HEAD)
             .http2()
             .timer(TokioTimer::new())

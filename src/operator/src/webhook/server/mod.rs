@@ -1,4 +1,5 @@
-//! The HTTPS server: TLS 1.2 or newer, HTTP/1.1 and HTTP/2, everything that a peer can make us hold bounded.
+//! The HTTPS server: TLS 1.2 or newer, HTTP/1.1 (as API servers speak it to webhooks) and HTTP/2, everything that a peer can make us hold
+//! bounded.
 //!
 //! It owns connections and their limits. What is answered is decided elsewhere: [`Webhooks`] takes a path and a body and gives an answer.
 //! The caller owns the socket and the reason to stop, so tests bind port 0.
@@ -54,8 +55,11 @@ pub struct Limits {
     pub bodies: usize,
     /// A TLS handshake's time.
     pub handshake: Duration,
-    /// The time for a request's head, and between requests.
+    /// The time until the first question.
     pub head: Duration,
+    /// The time between questions. An API server keeps an idle connection for 90 s; who closes it earlier may do so while a question is on
+    /// its way, which then fails: it is not asked again.
+    pub idle: Duration,
     /// A body's time, waiting for room included.
     pub body_time: Duration,
     /// How long questions are still taken after the end was asked for: until then somebody may not know that we are not ready any more.
@@ -73,6 +77,7 @@ impl Default for Limits {
             bodies: 32 << 20,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
+            idle: Duration::from_secs(150),
             body_time: Duration::from_secs(10),
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(10),

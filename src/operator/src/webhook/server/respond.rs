@@ -5,16 +5,32 @@ use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::webhooks::Question;
 use super::{HEALTHZ, Limits, READYZ, Webhooks, body};
 
-/// Answers a request, whatever it turns out to be.
+/// Answers a request, whatever it turns out to be. While the end is near the peer is asked to use another connection from now on: none is to
+/// be idle when all are closed.
 pub(super) async fn respond(
+    webhooks: &Webhooks,
+    bodies: &Arc<Semaphore>,
+    limits: &Limits,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    // HTTP/2 has a frame for that, which is sent when the connection ends.
+    let asks_to_close = request.version() < Version::HTTP_2;
+    let mut response = respond_to(webhooks, bodies, limits, request).await;
+    if asks_to_close && webhooks.is_ending() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn respond_to(
     webhooks: &Webhooks,
     bodies: &Arc<Semaphore>,
     limits: &Limits,

@@ -276,6 +276,35 @@ async fn who_says_nothing_is_not_kept() {
 }
 
 #[tokio::test]
+async fn who_has_asked_is_kept_longer_than_an_api_server_keeps_a_connection() {
+    assert!(Limits::default().idle > Duration::from_secs(90));
+    let limits =
+        Limits { head: Duration::from_millis(50), idle: Duration::from_millis(800), ..Limits::default() };
+    let server = Server::start(Told::default(), limits).await;
+    let mut kept = server.client.connect(Http::One).await;
+    for _ in 0..2 {
+        assert_eq!(kept.send(Method::POST, MUTATE_POD, pod("x")).await.0, StatusCode::OK);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(kept.try_send(Method::POST, MUTATE_POD, pod("x")).await.is_err(), "and not for ever");
+}
+
+#[tokio::test]
+async fn near_the_end_peers_are_asked_to_come_no_more() {
+    let limits = Limits { linger: PATIENCE, ..Limits::default() };
+    let mut server = Server::start(Told::default(), limits).await;
+    let asked = format!("GET {HEALTHZ} HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert!(!server.client.raw(&asked).await.contains("connection: close"));
+    server.end();
+    while server.webhooks.ready().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let answer = server.client.raw(&asked).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_is_told_and_not_waited_for() {
     let limits = Limits { body_time: Duration::from_millis(100), ..Limits::default() };
     let server = Server::start(Told::default(), limits).await;

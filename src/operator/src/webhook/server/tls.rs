@@ -1,9 +1,10 @@
-//! TLS as the API server speaks it: no client certificate, HTTP/2 preferred.
+//! TLS as the API server speaks it: no client certificate, HTTP/2 where it is spoken.
 
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
+use rustls::server::NoServerSessionStorage;
 use tokio_rustls::TlsAcceptor;
 
 use crate::webhook::certificates::Shown;
@@ -22,5 +23,8 @@ pub(super) fn acceptor(shown: &Shown) -> Result<TlsAcceptor, TlsError> {
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(shown.clone()));
     config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
+    // API servers resume no sessions, and a resumed one would not be shown a new certificate.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -121,6 +121,10 @@ impl Webhooks {
         self.ending.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
     pub(super) fn count_malformed(&self) {
         self.counts.malformed.fetch_add(1, Ordering::Relaxed);
     }
@@ -130,7 +134,7 @@ impl Webhooks {
     /// # Errors
     /// Why not.
     pub fn ready(&self) -> Result<(), String> {
-        if self.ending.load(Ordering::Relaxed) {
+        if self.is_ending() {
             return Err("the webhook is ending".to_owned());
         }
         self.shown.ready(SystemTime::now())
