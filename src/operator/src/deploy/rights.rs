@@ -186,6 +186,13 @@ const OPERATORS: &[Right] = &[
     ),
     right(
         Cluster,
+        (SECURITY, "securitycontextconstraints"),
+        &["nonroot-v2"],
+        &["use"],
+        "runs as the user that its Deployment names, on OpenShift as well",
+    ),
+    right(
+        Cluster,
         (ADMISSION, "mutatingwebhookconfigurations"),
         &[webhook::CONFIGURATION],
         TEND,

@@ -77,7 +77,12 @@ fn pod() -> Value {
             { "key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 120 },
             { "key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 120 },
         ],
-        "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+        // OpenShift lets a pod choose its user by `nonroot-v2`, which the account may use.
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": configuration::USER,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
         "terminationGracePeriodSeconds": 30,
         "containers": [container()],
     })

@@ -31,6 +31,7 @@ const RARE: &[(&str, &str, &[&str], &str)] = &[
     ("", "namespaces", &["get"], "the PeerPod controller"),
     ("events.k8s.io", "events", &["patch"], "an Event that comes again"),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", &["delete"], "upstream's, where it is"),
+    ("security.openshift.io", "securitycontextconstraints", &["use"], "asked for by OpenShift's admission"),
     ("", "secrets", &["update"], "the rotation of a certificate"),
     ("coordination.k8s.io", "leases", &["get", "create", "update", "patch"], "the process that leads"),
 ];

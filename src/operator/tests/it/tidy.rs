@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
@@ -83,8 +84,11 @@ pub(crate) async fn refuse_where_somebody_works(client: &Client) {
     );
 }
 
-/// Removes what tests and the operator made, and waits until it is gone.
+/// Removes what tests and the operator made, and waits until it is gone. Events go as well: one test is not to read what another was told.
 pub(crate) async fn tidy(client: &Client) {
+    for namespace in NAMESPACES.iter().chain([&"default"]) {
+        forget(&Api::namespaced(client.clone(), namespace)).await;
+    }
     let tried = tokio::time::timeout(PATIENCE, async {
         while !is_tidy(client).await {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -181,6 +185,15 @@ async fn remove(api: &Api<DynamicObject>, is_ours: impl Fn(&DynamicObject) -> bo
         let _ = api.delete(&object.name_any(), &DeleteParams::background()).await;
     }
     ours.len()
+}
+
+/// Deletes what the operator told.
+async fn forget(events: &Api<Event>) {
+    let list = events.list(&ListParams::default()).await.unwrap();
+    let ours = |event: &&Event| event.reporting_controller.as_deref() == Some(names::FIELD_MANAGER);
+    for event in list.iter().filter(ours) {
+        let _ = events.delete(&event.name_any(), &DeleteParams::default()).await;
+    }
 }
 
 /// No kubelet of a node that is not there says that a pod has ended.

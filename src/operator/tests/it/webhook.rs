@@ -142,6 +142,7 @@ async fn three_mebibytes_are_answered_and_a_request_of_the_wrong_kind_is_told_so
     });
     let configurations = cluster.all::<MutatingWebhookConfiguration>();
     create(&configurations, json!({ "metadata": { "name": "wrong" }, "webhooks": [webhook] })).await;
+    cluster.in_force().await;
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "shop");
     let map = serde_json::from_value(json!({ "metadata": { "name": "map" } })).unwrap();
     let refused = maps.create(&PostParams::default(), &map).await.unwrap_err().to_string();
