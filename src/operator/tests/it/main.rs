@@ -20,4 +20,3 @@ mod tidy;
 mod webhook;
 mod webhook_operator;
 mod webhook_process;
-mod webhook_real;

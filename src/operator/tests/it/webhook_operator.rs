@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::place;
 use crate::webhook::{gets_a_vm, peer_pod};
 
-pub(crate) fn kataconfig(name: &str, spec: Value) -> KataConfig {
+fn kataconfig(name: &str, spec: Value) -> KataConfig {
     let whole = json!({
         "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": name }, "spec": spec,
     });
