@@ -26,6 +26,8 @@ pub(crate) const MADE: &str = "test.peerpods.io/made";
 pub(crate) const NAMESPACES: [&str; 4] =
     [names::NAMESPACE, names::DASHBOARD_NAMESPACE, "openshift-config", "shop"];
 
+/// A definition that one test makes.
+const SERVICE_CA: &str = "servicecas.operator.openshift.io";
 /// What Kubernetes and OpenShift put into every namespace.
 const FURNITURE: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
 
@@ -142,6 +144,11 @@ async fn is_tidy(client: &Client) -> bool {
     }
     let system: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
     left += end_pods(&system, ListParams::default().labels(MADE)).await;
+    let definitions: ApiResource = ApiResource::erase::<CustomResourceDefinition>(&());
+    let definitions: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
+    // With it the cluster is one whose certificates OpenShift makes.
+    let of_one_test = |one: &DynamicObject| one.name_any() == SERVICE_CA && one.labels().contains_key(MADE);
+    left += remove(&definitions, of_one_test).await;
     let nodes: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
     left += remove(&nodes, |node| node.labels().contains_key(MADE)).await;
     left == 0

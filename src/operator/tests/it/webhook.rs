@@ -7,7 +7,6 @@ use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Error, ResourceExt};
 use peerpods_crds::KataConfig;
@@ -305,9 +304,8 @@ async fn where_openshift_makes_certificates_theirs_is_shown_and_stays() {
         return;
     }
     let mut cluster = Cluster::new(1).await;
-    let definitions = cluster.all::<CustomResourceDefinition>();
-    create(&definitions, openshift::definition("operator.openshift.io", "ServiceCA", "servicecas", "ca"))
-        .await;
+    let made = openshift::definition("operator.openshift.io", "ServiceCA", "servicecas", "ca");
+    cluster.apply(made).await;
     cluster.operate().await;
     cluster.ask_for(json!({ "enablePeerPods": true })).await;
     cluster.worker_is_changed("R1").await;
