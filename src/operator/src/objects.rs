@@ -222,7 +222,8 @@ pub async fn apply(client: &Client, desired: &Desired) -> Result<Applied, Object
         Some(_) => Applied::Repaired,
     };
     // An edit of a field that is left to others must not be undone because it came after the look.
-    if let Some(version) = there.as_ref().and_then(ResourceExt::resource_version) {
+    let shared = THEIRS.iter().any(|(kind, _)| *kind == desired.object.kind);
+    if let Some(version) = there.as_ref().filter(|_| shared).and_then(ResourceExt::resource_version) {
         whole["metadata"]["resourceVersion"] = version.into();
     }
     // What is ours is ours: a person's edit of such a field is undone, which is what repairing drift means.

@@ -10,6 +10,7 @@ mod kataconfig;
 mod kubectl;
 mod kubelet;
 mod lease;
+mod limits;
 mod objects;
 mod openshift;
 mod peerpod;
