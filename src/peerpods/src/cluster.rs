@@ -15,6 +15,8 @@ use crate::config::Kubernetes;
 
 /// Where a node's service keeps the cluster's id; the node service reads it there.
 const ID_FILE: &str = "cluster-id";
+/// An API server that is silent for so long has gone without a word. Watches are not: they end before.
+const SILENCE: Duration = Duration::from_secs(300);
 /// Until the next question for it.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -41,7 +43,7 @@ pub async fn client(mode: Kubernetes) -> Result<Option<Client>, ClusterError> {
         Kubernetes::Off => Ok(None),
         Kubernetes::On => anywhere().await.map(Some),
         Kubernetes::Auto => match kube::Config::incluster() {
-            Ok(config) => Client::try_from(config).map(Some).map_err(ClusterError::Client),
+            Ok(config) => client_of(config).map(Some),
             // No pod: its variables are not there.
             Err(InClusterError::ReadEnvironmentVariable(_)) => Ok(None),
             Err(error) => Err(ClusterError::Account(error)),
@@ -54,7 +56,11 @@ pub async fn client(mode: Kubernetes) -> Result<Option<Client>, ClusterError> {
 /// # Errors
 /// When nobody says where it is.
 pub async fn anywhere() -> Result<Client, ClusterError> {
-    let config = kube::Config::infer().await.map_err(ClusterError::Nowhere)?;
+    client_of(kube::Config::infer().await.map_err(ClusterError::Nowhere)?)
+}
+
+fn client_of(mut config: kube::Config) -> Result<Client, ClusterError> {
+    config.read_timeout = Some(SILENCE);
     Client::try_from(config).map_err(ClusterError::Client)
 }
 

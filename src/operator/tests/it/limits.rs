@@ -23,7 +23,9 @@ async fn is_placed(pods: &Api<Pod>, name: &str) -> bool {
 #[tokio::test]
 async fn a_pod_over_the_limit_stays_pending_with_the_schedulers_reason() {
     if !place::is_real() {
-        println!("SKIP a_pod_over_the_limit_stays_pending_with_the_schedulers_reason: there is no scheduler here");
+        println!(
+            "SKIP a_pod_over_the_limit_stays_pending_with_the_schedulers_reason: there is no scheduler here"
+        );
         return;
     }
     let mut cluster = Cluster::new(1).await;
@@ -39,7 +41,8 @@ async fn a_pod_over_the_limit_stays_pending_with_the_schedulers_reason() {
     // As the webhook leaves pods.
     let one = json!({ VM_RESOURCE: "1" });
     for name in ["first", "second"] {
-        let container = json!({ "name": "c", "image": "none", "resources": { "requests": one, "limits": one } });
+        let container =
+            json!({ "name": "c", "image": "none", "resources": { "requests": one, "limits": one } });
         create(&pods, json!({ "metadata": { "name": name }, "spec": { "containers": [container] } })).await;
         until("the scheduler has looked", || async {
             is_placed(&pods, name).await || held_back(&pods, name).await.is_some()

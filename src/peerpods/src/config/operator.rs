@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use peerpods_operator::deploy::workload::IMAGE;
 use peerpods_operator::settings::Settings;
 use peerpods_operator::webhook::certificates::Source;
 use peerpods_operator::webhook::configuration::PORT;
@@ -41,7 +42,7 @@ pub fn assemble(door: &mut Door) -> OperatorSettings {
     let default = Settings::default();
     let controllers = Settings {
         namespace: door.take("namespace", default.namespace.clone(), &kinds::TEXT),
-        image: door.take("operator.image", default.image.clone(), &kinds::TEXT),
+        image: door.take("operator.image", IMAGE.to_owned(), &kinds::TEXT),
         monitor_image: door.take("operator.monitor-image", default.monitor_image.clone(), &kinds::TEXT),
         extension: door.take("operator.extension", default.extension.clone(), &kinds::TEXT),
         peer_pod_classes: pods.classes.iter().cloned().collect(),

@@ -136,9 +136,9 @@ fn faults_of_the_configuration_are_a_usage_error_that_lists_them() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
     assert!(text.starts_with("peerpods: the configuration has 2 faults:\n"), "{text}");
-    let run = peerpods(&["run", "--roles", "operator"]);
+    let run = peerpods(&["run", "--roles", "conductor"]);
     assert_eq!(run.status.code(), Some(2));
-    assert!(String::from_utf8(run.stderr).unwrap().contains("known roles: hypervisor"));
+    assert!(String::from_utf8(run.stderr).unwrap().contains("known roles: hypervisor, operator, webhook"));
 }
 
 #[test]

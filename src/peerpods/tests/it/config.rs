@@ -110,11 +110,11 @@ fn tables_lists_and_numbers_of_the_file_are_read() {
 fn all_faults_of_all_layers_are_told_at_once() {
     let toml = "vxlan-prot = 1\nforwarder-port = 70000\n[qemu]\nsubnets = \"x\"\nsubnet = \"10.0.0.0/30\"\n";
     let pairs = [("PROXY_TIMEOUT", "5"), ("CLOUD_PROVIDER", "vsphere"), ("PODS_DIR", "relative")];
-    let told = faults(toml, &pairs, &[("vxlan-port", "0"), ("roles", "hypervisor,operator")]);
+    let told = faults(toml, &pairs, &[("vxlan-port", "0"), ("roles", "hypervisor,conductor")]);
     let expected = [
         "vxlan-prot (/f.toml:1): there is no such key; did you mean \"vxlan-port\"?",
         "qemu.subnets (/f.toml:4): there is no such key; did you mean \"qemu.subnet\"?",
-        "roles (flag --roles) is \"hypervisor,operator\": there is no role \"operator\"; known roles: hypervisor",
+        "roles (flag --roles) is \"hypervisor,conductor\": there is no role \"conductor\"; known roles: hypervisor, operator, webhook",
         "pods-dir (variable PODS_DIR) is \"relative\": expected an absolute path",
         "forwarder-port (/f.toml:2) is \"70000\": expected a port number from 1 to 65535",
         "vxlan-port (flag --vxlan-port) is \"0\": expected a port number from 1 to 65535",

@@ -14,6 +14,7 @@ use super::held::{self, HeldError, fresh};
 use super::make::make;
 use super::store::{Configuration, Store, StoreError, Written};
 use super::{MANAGED_BY, Serving, Source, names_of};
+use crate::reconciled;
 use crate::webhook::configuration as names;
 
 /// How often a certificate that is in order is looked at although nothing happened: time passes.
@@ -145,7 +146,7 @@ impl Keeper {
                 LOOK_EVERY
             }
             Err(error) => {
-                let text = chain(&error);
+                let text = reconciled::chain(&error);
                 self.serving.missing(text.clone());
                 if *told != text {
                     warn!(error = text, "the webhook's certificate is not in order; trying again");
@@ -256,15 +257,4 @@ impl Keeper {
     fn secret(&self) -> String {
         format!("{}/{}", self.place.namespace, self.place.secret)
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
