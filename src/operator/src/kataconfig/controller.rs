@@ -29,6 +29,8 @@ use crate::watching;
 
 /// Changes that come together are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(250);
+/// How often a cluster that is not OpenShift is asked whether it is.
+const LOOK_FOR_OPENSHIFT: Duration = Duration::from_secs(60);
 /// Until the next try after an error.
 const AGAIN: Duration = Duration::from_secs(15);
 
@@ -121,11 +123,7 @@ fn changes(client: &Client, settings: &Settings) -> impl Stream<Item = ()> + Sen
         ),
         watching::changes(Api::<Pod>::namespaced(client.clone(), namespace), workers(), of_worker),
         watching::changes(dashboards(client, namespace), only(names::DASHBOARD), ConfigMap::resource_version),
-        watching::changes(
-            dashboards(client, names::DASHBOARD_NAMESPACE),
-            only(names::DASHBOARD),
-            ConfigMap::resource_version,
-        ),
+        of_console(client),
     ];
     stream::select_all(untyped.into_iter().chain(rest).chain(of_webhook(client, namespace)))
 }
@@ -138,6 +136,26 @@ fn of_webhook(client: &Client, namespace: &str) -> Vec<BoxStream<'static, ()>> {
         watching::changes(object.api(client), only(&object.name), move |object| of_untyped(kind, object))
     };
     objects.iter().chain([&build::upstreams_webhook()]).map(changes).collect()
+}
+
+/// The dashboard where OpenShift's console looks for it. Elsewhere there is no such namespace, and nobody gave us rights in it.
+fn of_console(client: &Client) -> BoxStream<'static, ()> {
+    let api = dashboards(client, names::DASHBOARD_NAMESPACE);
+    stream::once(openshift(client.clone()))
+        .flat_map(move |()| {
+            watching::changes(api.clone(), only(names::DASHBOARD), ConfigMap::resource_version)
+        })
+        .boxed()
+}
+
+/// Waits until this is OpenShift.
+async fn openshift(client: Client) {
+    let is_there = |groups: k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroupList| {
+        groups.groups.iter().any(|group| group.name == Kind::MACHINE_CONFIG.group)
+    };
+    while !client.list_api_groups().await.is_ok_and(is_there) {
+        tokio::time::sleep(LOOK_FOR_OPENSHIFT).await;
+    }
 }
 
 fn dashboards(client: &Client, namespace: &str) -> Api<ConfigMap> {

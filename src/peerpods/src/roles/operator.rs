@@ -128,8 +128,8 @@ mod tests {
         let there = of(&[
             ("CLOUD_PROVIDER", "aws"),
             ("AWS_REGION", "eu-west-1"),
-            ("PODVM_AMI_ID", "ami-1"),
-            ("AWS_SG_IDS", "sg-1"),
+            ("PODVM_AMI_ID", "ami-0123456789abcdef0"),
+            ("AWS_SG_IDS", "sg-0123456789abcdef0"),
         ]);
         assert_eq!(there.unwrap().provider.unwrap().name(), "aws");
     }
