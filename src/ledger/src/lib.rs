@@ -5,7 +5,7 @@
 //!  intend ──▶ PeerPod with our finalizer, owned by its pod ──▶ assign: the VM's id ──▶ release: gone with its VM
 //! ```
 //!
-//! [`decide`] is pure; [`write()`](write) does the I/O of one look; [`PeerPodLedger`] keeps at it. An API server that is away delays a
+//! `decide` is pure; `write` does the I/O of one look; [`PeerPodLedger`] keeps at it. An API server that is away delays a
 //! pod by [`PATIENCE`] at most: what could not be written is written later, and a VM whose node is lost meanwhile is found by its tags.
 
 mod decide;

@@ -40,16 +40,15 @@ async fn a_pod_over_the_limit_stays_pending_with_the_schedulers_reason() {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
     // As the webhook leaves pods.
     let one = json!({ VM_RESOURCE: "1" });
-    for name in ["first", "second"] {
+    let ask = async |name: &str| {
         let container =
             json!({ "name": "c", "image": "none", "resources": { "requests": one, "limits": one } });
         create(&pods, json!({ "metadata": { "name": name }, "spec": { "containers": [container] } })).await;
-        until("the scheduler has looked", || async {
-            is_placed(&pods, name).await || held_back(&pods, name).await.is_some()
-        })
-        .await;
-    }
-    assert!(is_placed(&pods, "first").await);
+    };
+    ask("first").await;
+    until("the first is placed", || is_placed(&pods, "first")).await;
+    ask("second").await;
+    until("the second is held back", || async { held_back(&pods, "second").await.is_some() }).await;
     let reason = held_back(&pods, "second").await.unwrap();
     assert!(reason.contains(&format!("Insufficient {VM_RESOURCE}")), "{reason}");
 }
