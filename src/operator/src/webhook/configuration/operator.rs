@@ -1,5 +1,5 @@
 //! What is installed with the operator so that its own webhook is asked: a Service in front of its pods, its rights, and the validating
-//! configuration ([`super::validating`]). Nothing of it depends on a `KataConfig`: it decides whether there may be one.
+//! configuration ([`super::validating()`]). Nothing of it depends on a `KataConfig`: it decides whether there may be one.
 
 use std::collections::BTreeMap;
 
