@@ -43,7 +43,9 @@ async fn a_pod_over_the_limit_stays_pending_with_the_schedulers_reason() {
     let ask = async |name: &str| {
         let container =
             json!({ "name": "c", "image": "none", "resources": { "requests": one, "limits": one } });
-        create(&pods, json!({ "metadata": { "name": name }, "spec": { "containers": [container] } })).await;
+        // Nobody takes the taint off that nodes begin with.
+        let spec = json!({ "containers": [container], "tolerations": [{ "operator": "Exists" }] });
+        create(&pods, json!({ "metadata": { "name": name }, "spec": spec })).await;
     };
     ask("first").await;
     until("the first is placed", || is_placed(&pods, "first")).await;
