@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use peerpods_crds::PeerPod;
 use peerpods_ledger::{PeerPodLedger, Place};
+use peerpods_operator::deploy::files;
+use peerpods_operator::names;
+use peerpods_operator::peerpodconfig::daemon_set::ACCOUNT;
 use peerpods_provider::{Instance, VmKey, VmState};
 use peerpods_test_apiserver::Server;
 use serde_json::{Value, json};
@@ -33,6 +37,7 @@ impl Bench {
         }
         create(&Api::<Namespace>::all(client.clone()), json!({ "metadata": { "name": SHOP } })).await;
         create(&Api::<Node>::all(client.clone()), json!({ "metadata": { "name": NODE } })).await;
+        rights(&client).await;
         let ledger = a_ledger(&server);
         Self { server, client, ledger }
     }
@@ -72,9 +77,27 @@ impl Bench {
     }
 }
 
+/// Accounts and roles as `deploy/` has them.
+async fn rights(client: &Client) {
+    create(&Api::<Namespace>::all(client.clone()), json!({ "metadata": { "name": names::NAMESPACE } })).await;
+    let access = files::all().into_iter().filter(|file| file.path == "operator/10-access.yaml");
+    for object in access.flat_map(|file| file.objects) {
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        let version = object["apiVersion"].as_str().unwrap().to_owned();
+        let (group, version) = version.split_once('/').unwrap_or(("", &version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
+        let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        create(&api, object).await;
+    }
+}
+
+/// Acts as the node service's account, with its rights and no others.
 fn a_ledger(server: &Server) -> PeerPodLedger {
     let place = Place { node: NODE.to_owned(), provider: "fake".to_owned() };
-    PeerPodLedger::new(server.client("node").unwrap(), place)
+    PeerPodLedger::new(server.client_as(names::NAMESPACE, ACCOUNT).unwrap(), place)
 }
 
 pub(crate) fn key(sandbox: &str) -> VmKey {

@@ -313,7 +313,7 @@ const NODES: &[Right] = &[
         Cluster,
         (PEERPODS_GROUP, "peerpods"),
         &[],
-        &["get", "list", "watch", "create", "patch", "delete"],
+        &["get", "list", "create", "patch", "delete"],
         "one for each VM, beside its pod",
     ),
     right(Cluster, ("", "pods"), &[], &["get"], "the pod that owns a PeerPod"),
@@ -324,7 +324,13 @@ const NODES: &[Right] = &[
         &["update"],
         "that owner blocks on it; asked for where OwnerReferencesPermissionEnforcement is on",
     ),
-    right(Cluster, ("events.k8s.io", "events"), &[], &["create", "patch"], "told at the pod"),
+    right(
+        Cluster,
+        ("", "nodes"),
+        &[],
+        &["get"],
+        "the node that owns the PeerPod of a pod from one of its files",
+    ),
     right(
         Cluster,
         ("", "namespaces"),
@@ -339,6 +345,4 @@ const NODES: &[Right] = &[
         &["use"],
         "runs privileged on OpenShift",
     ),
-    right(Own, ("", "secrets"), &["peer-pods-ca"], &["get"], "the authority of VMs"),
-    right(Own, ("", "secrets"), &[], &["create"], "the same: a create cannot be told by name"),
 ];
