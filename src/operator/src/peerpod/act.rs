@@ -1,5 +1,7 @@
 //! Carries a plan about a PeerPod out: its VM is deleted, or what keeps it is told.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::api::{Api, DeleteParams, Preconditions};
@@ -7,7 +9,7 @@ use kube::{Client, ResourceExt};
 use peerpods_crds::{PEERPOD_FINALIZER, PeerPod, PeerPodStatus};
 use peerpods_podvm::ClusterId;
 use peerpods_provider::{Provider, ProviderError, VmKey};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::clouds::{Cloud, CloudError, Clouds};
 use super::decide::{FORGET, NoVm, Step, Vm};
@@ -90,6 +92,36 @@ pub struct Hands {
     pub metrics: Metrics,
     /// Who tells Events.
     pub teller: Teller,
+    /// When a deletion that failed is tried again, by the PeerPod's UID: what is written about a failure wakes us up at once.
+    pub pauses: Pauses,
+}
+
+/// Deletions that wait for their next try.
+#[derive(Debug, Default)]
+pub struct Pauses(Mutex<HashMap<String, Instant>>);
+
+impl Pauses {
+    /// Everything is tried at once: the settings are others.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn left(&self, peer_pod: &PeerPod) -> Option<Duration> {
+        let next = *self.lock().get(&peer_pod.uid()?)?;
+        Some(next.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
+    fn until(&self, peer_pod: &PeerPod, pause: Option<Duration>) {
+        let Some(uid) = peer_pod.uid() else { return };
+        match pause {
+            Some(pause) => drop(self.lock().insert(uid, Instant::now() + pause)),
+            None => drop(self.lock().remove(&uid)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Carries out one step; answers when to look again.
@@ -132,6 +164,9 @@ async fn collect(
     vm: &Vm,
 ) -> Result<Option<Duration>, WriteError> {
     let peer_pod = &world.peer_pod;
+    if let Some(left) = hands.pauses.left(peer_pod) {
+        return Ok(Some(left));
+    }
     match delete(hands, world, vm).await {
         Ok(Deleted::Confirmed) => {
             release(hands, api, peer_pod).await?;
@@ -158,7 +193,11 @@ enum Deleted {
 async fn delete(hands: &Hands, world: &World, vm: &Vm) -> Result<Deleted, Trouble> {
     let spec = &world.peer_pod.spec;
     let cloud = hands.clouds.now().await?;
+    let of_nodes = ["", "qemu"].contains(&spec.cloud_provider.as_str());
     let Some(provider) = &cloud.provider else {
+        if !of_nodes {
+            return Err(Trouble::OtherCloud { at: spec.cloud_provider.clone(), now: "none or qemu" });
+        }
         return Ok(if world.node == Node::Gone { Deleted::AtItsNode } else { Deleted::NotYet(LOOK) });
     };
     if !spec.cloud_provider.is_empty() && spec.cloud_provider != provider.name() {
@@ -215,6 +254,7 @@ async fn release(hands: &Hands, api: &Api<PeerPod>, peer_pod: &PeerPod) -> Resul
         reconciled::status(api, peer_pod, &status).await?;
     }
     reconciled::finalizer(api, peer_pod, PEERPOD_FINALIZER, Finalizer::Gone).await?;
+    hands.pauses.until(peer_pod, None);
     tracing::info!(peer_pod = peer_pod.name_any(), vm = named(peer_pod), cluster = %hands.cluster, "let go");
     Ok(())
 }
@@ -228,6 +268,8 @@ async fn failed(
     let tries =
         peer_pod.status.as_ref().and_then(|status| status.tries).unwrap_or_default().saturating_add(1);
     let text = reconciled::chain(trouble);
+    let pause = pause(tries, trouble.retry_after());
+    hands.pauses.until(peer_pod, Some(pause));
     tracing::warn!(
         peer_pod = peer_pod.name_any(),
         vm = named(peer_pod),
@@ -240,7 +282,7 @@ async fn failed(
     reconciled::status(api, peer_pod, &status).await?;
     let text = format!("{} is not deleted and goes on costing money: {text}", named(peer_pod));
     hands.teller.tell(peer_pod, vec![note(true, "VMNotDeleted", text)]).await;
-    Ok(pause(tries, trouble.retry_after()))
+    Ok(pause)
 }
 
 fn pause(tries: i32, asked: Option<Duration>) -> Duration {

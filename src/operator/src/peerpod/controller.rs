@@ -15,7 +15,7 @@ use kube::{Client, ResourceExt};
 use peerpods_crds::PeerPod;
 use tokio::time::sleep;
 
-use super::act::{self, Hands};
+use super::act::{self, Hands, Pauses};
 use super::clouds::Clouds;
 use super::decide::{self, Plan};
 use super::metrics::Metrics;
@@ -59,12 +59,20 @@ pub async fn run(
 ) {
     let teller = Teller::new(&client);
     let Some((cluster, stop)) = or_stopped(&client, stop).await else { return };
-    let hands = Arc::new(Hands { client: client.clone(), clouds, cluster, metrics, teller });
+    let hands = Arc::new(Hands {
+        client: client.clone(),
+        clouds,
+        cluster,
+        metrics,
+        teller,
+        pauses: Pauses::default(),
+    });
     let controller = Controller::new(Api::<PeerPod>::all(client.clone()), watcher::Config::default());
     let context = Arc::new(Context { hands: hands.clone(), peer_pods: controller.store(), pace });
+    let waiting = hands.clone();
     let reconciling = controller
         .with_config(Config::default().concurrency(AT_ONCE))
-        .reconcile_all_on(settings_change(&client, namespace))
+        .reconcile_all_on(settings_change(&client, namespace).inspect(move |()| waiting.pauses.forget()))
         .graceful_shutdown_on(stop)
         .run(reconcile, after_error, context)
         .for_each(|done| async move {

@@ -83,11 +83,20 @@ fn leaving(world: &World, pace: &Pace, since: SignedDuration) -> Plan {
         return now_do(Step::Release(NoVm::Forgotten));
     }
     let Some(vm) = vm(peer_pod) else { return now_do(Step::Release(NoVm::NeverMade)) };
+    // The end of a namespace, or a person, may delete it before its pod: the pod's VM is the pod's until its own end.
+    let replaced = world.siblings.iter().any(|other| other.created > created(peer_pod));
+    if world.pod_is_there && world.node != Node::Gone && !replaced {
+        return Plan { step: Step::Wait, again: Some(pace.nodes_turn) };
+    }
     let left = pace.nodes_turn.saturating_sub(since.try_into().unwrap_or_default());
     if world.node == Node::Ready && !left.is_zero() {
         return Plan { step: Step::Wait, again: Some(left) };
     }
     now_do(Step::Collect(vm))
+}
+
+fn created(peer_pod: &PeerPod) -> Option<Timestamp> {
+    peer_pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
 /// The VM of a PeerPod.

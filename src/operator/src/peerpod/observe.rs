@@ -1,8 +1,8 @@
 //! Reads the world of a PeerPod. No decisions.
 
-use k8s_openapi::api::core::v1::Node as ClusterNode;
+use k8s_openapi::api::core::v1::{Node as ClusterNode, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use peerpods_crds::PeerPod;
@@ -11,9 +11,9 @@ use super::world::{Node, Sibling, World};
 
 /// Why the world could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read node {node} of a PeerPod")]
+#[error("cannot read {what} of a PeerPod")]
 pub struct ObserveError {
-    node: String,
+    what: String,
     /// What the API server said.
     pub source: kube::Error,
 }
@@ -35,17 +35,30 @@ pub async fn observe(
     let all = peer_pods.state();
     let siblings =
         all.iter().filter(|other| is_sibling(peer_pod, other)).map(|other| sibling(other)).collect();
-    Ok(World { node, siblings, peer_pod: peer_pod.clone() })
+    let pod_is_there = pod_is_there(client, peer_pod).await?;
+    Ok(World { node, pod_is_there, siblings, peer_pod: peer_pod.clone() })
 }
 
 async fn node(client: &Client, name: &str) -> Result<Node, ObserveError> {
     let nodes: Api<ClusterNode> = Api::all(client.clone());
     let found = nodes.get_opt(name).await;
-    let found = found.map_err(|source| ObserveError { node: name.to_owned(), source })?;
+    let found = found.map_err(|source| ObserveError { what: format!("node {name}"), source })?;
     let Some(node) = found else { return Ok(Node::Gone) };
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     let ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
     Ok(if ready { Node::Ready } else { Node::NotReady })
+}
+
+/// Asked only of a PeerPod that goes.
+async fn pod_is_there(client: &Client, peer_pod: &PeerPod) -> Result<bool, ObserveError> {
+    let Some(pod) = owner(peer_pod).filter(|_| peer_pod.metadata.deletion_timestamp.is_some()) else {
+        return Ok(false);
+    };
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &peer_pod.namespace().unwrap_or_default());
+    let list = ListParams::default().fields(&format!("metadata.name={}", pod.name));
+    let found = pods.list_metadata(&list).await;
+    let found = found.map_err(|source| ObserveError { what: format!("pod {}", pod.name), source })?;
+    Ok(found.iter().any(|found| found.uid().as_ref() == Some(&pod.uid)))
 }
 
 fn is_sibling(peer_pod: &PeerPod, other: &PeerPod) -> bool {

@@ -34,6 +34,8 @@ pub struct World {
     pub peer_pod: PeerPod,
     /// Its node.
     pub node: Node,
+    /// Whether the pod it belongs to is still there.
+    pub pod_is_there: bool,
     /// The other PeerPods of the same pod.
     pub siblings: Vec<Sibling>,
 }

@@ -196,6 +196,9 @@ async fn what_keeps_a_vm_is_told_and_tried_again_and_a_person_can_end_it() {
     until("a warning", || async { bench.told("VMNotDeleted").await.is_some() }).await;
     let text = bench.told("VMNotDeleted").await.unwrap();
     assert!(text.contains(&id) && text.contains("costing money"), "{text}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let tries = bench.peer_pods().get("web-s1").await.unwrap().status.unwrap().tries;
+    assert_eq!(tries, Some(1), "what is told of a failure is no reason to try again");
     bench.annotate("web-s1", FORGET, "true").await;
     until("the PeerPod goes", || async { bench.peer_pods().get_opt("web-s1").await.unwrap().is_none() })
         .await;

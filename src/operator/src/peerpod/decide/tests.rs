@@ -26,7 +26,7 @@ fn a_world() -> World {
     );
     peer_pod.metadata.creation_timestamp = Some(Time(at(0)));
     peer_pod.metadata.finalizers = Some(vec![PEERPOD_FINALIZER.to_owned()]);
-    World { peer_pod, node: Node::Ready, siblings: Vec::new() }
+    World { peer_pod, node: Node::Ready, pod_is_there: false, siblings: Vec::new() }
 }
 
 fn deleted() -> World {
@@ -119,5 +119,13 @@ fn of_two_vms_of_a_pod_the_older_goes_when_the_newer_is_there_for_a_minute() {
     ] {
         let world = World { siblings: siblings.clone(), ..a_world() };
         assert_eq!(decide(&world, at(now)), expected, "{siblings:?} at {now}");
+    }
+}
+
+#[test]
+fn a_peerpod_that_is_deleted_before_its_pod_keeps_its_vm_until_the_pods_end() {
+    for (node, keeps) in [(Node::Ready, true), (Node::NotReady, true), (Node::Gone, false)] {
+        let world = World { node, pod_is_there: true, ..deleted() };
+        assert_eq!(decide(&world, at(1000)).step == Step::Wait, keeps, "{node:?}");
     }
 }
