@@ -15,6 +15,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::causes::chain;
 use crate::initdata::InitData;
 
 /// The annotation keys we read.
@@ -249,7 +250,11 @@ impl<'a> Reader<'a> {
         match InitData::from_annotation(value) {
             Ok(initdata) => Some(initdata),
             Err(error) => {
-                self.fault(key, Some(value), format!("want initdata: {}", values::chain(&error)));
+                self.fault(
+                    key,
+                    Some(value),
+                    format!("want initdata: {}", values::shorten_to(chain(&error), 300)),
+                );
                 None
             }
         }

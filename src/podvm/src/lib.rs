@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod annotations;
+pub mod causes;
 pub mod guest_config;
 pub mod ids;
 pub mod image;

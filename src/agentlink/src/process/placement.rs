@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use peerpods_podvm::causes::chain;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -317,12 +318,6 @@ async fn until_it_answers(
         sleep(LOOK_EVERY).await;
     }
     Err(UnitError::Silent)
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use peerpods_podvm::causes::chain;
 use peerpods_proto::grpc::admin::{ListVmsResponse, Verdict, Vm};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Failure, chain, configured};
+use super::{Failure, configured};
 use crate::cli::Global;
 use crate::cli::flags::{ConfigFlags, value};
 use crate::cli::gc::{AdoptArgs, DeleteArgs, EndingArgs, GcAction, GcCommand};

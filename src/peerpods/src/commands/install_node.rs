@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, chain, configured};
+use peerpods_podvm::causes::chain;
+
+use super::{Failure, configured};
+
 use crate::cli::Global;
 use crate::cli::flags::ConfigFlags;
 use crate::cli::install_node::InstallNodeArgs;

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use peerpods_podvm::causes::chain;
 
 use crate::cli::flags::ConfigFlags;
 use crate::cli::{Cli, Command, ConfigCommand, Global};
@@ -107,19 +108,4 @@ fn configured(global: &Global, flags: &ConfigFlags, verbosity: Verbosity) -> Res
 /// Prints an error and everything that caused it, to stderr.
 fn complain(error: &(dyn std::error::Error + 'static)) {
     eprintln!("peerpods: {}", chain(error));
-}
-
-/// An error with all its causes on one line. A cause that its effect already quotes is not said twice.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use peerpods_podvm::SandboxId;
+use peerpods_podvm::causes::chain;
 use peerpods_proto::grpc::admin::Sandbox;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Failure, chain, configured};
+use super::{Failure, configured};
 use crate::cli::Global;
 use crate::cli::flags::{ConfigFlags, value};
 use crate::cli::sandbox::{

@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use peerpods_podvm::causes::chain;
 use tokio::sync::{Mutex, oneshot};
 
 use self::plan::{Change, Plan, State};
@@ -138,13 +139,6 @@ fn tolerant<T>(result: Result<T, NftError>, step: String) -> Result<Option<T>, T
         Err(NftError::Overtaken) => Err(TunnelError::Overtaken { step }),
         Err(NftError::Failed { source, .. }) => Err(TunnelError::Kernel { step, source }),
         Err(error) => Err(TunnelError::Kernel { step, source: io::Error::other(error) }),
-    }
-}
-
-fn chain(error: &NftError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) if !matches!(error, NftError::Unavailable(_)) => format!("{error}: {source}"),
-        _ => error.to_string(),
     }
 }
 

@@ -33,18 +33,7 @@ pub(super) fn shorten(value: &str) -> String {
     shown
 }
 
-/// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    shorten_to(text.replace('\n', " "), 300)
-}
-
-fn shorten_to(text: String, max: usize) -> String {
+pub(super) fn shorten_to(text: String, max: usize) -> String {
     if text.chars().count() <= max { text } else { text.chars().take(max).chain(['…']).collect() }
 }
 
