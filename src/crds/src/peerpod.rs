@@ -6,6 +6,7 @@
     reason = "each column of kubectl has a type of its own, and some are of one"
 )]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,9 @@ pub struct PeerPodSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node_name: Option<String>,
+    /// When the sandbox was asked for, by its node's clock. Tells a pod's newer VM from its older one, also when this was written late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox_created: Option<MicroTime>,
 }
 
 /// The status of a `PeerPod`.

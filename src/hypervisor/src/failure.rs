@@ -6,6 +6,7 @@ use std::time::Duration;
 use peerpods_agentlink::LinkError;
 use peerpods_podnet::TunnelError;
 use peerpods_podvm::SandboxId;
+use peerpods_podvm::causes::chain;
 use peerpods_provider::{ErrorKind, ProviderError};
 
 use crate::capacity::Full;
@@ -233,7 +234,7 @@ impl Failure {
     /// The whole chain of causes as one line, for the caller. Printed here and nowhere else.
     #[must_use]
     pub fn chain(&self) -> String {
-        crate::chain(self)
+        chain(self)
     }
 }
 

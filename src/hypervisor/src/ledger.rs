@@ -4,18 +4,29 @@
 use async_trait::async_trait;
 use peerpods_provider::{Instance, VmKey};
 
+/// A pod that has a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim<'a> {
+    /// The pod's namespace.
+    pub pod_namespace: &'a str,
+    /// Its name.
+    pub pod_name: &'a str,
+    /// When its sandbox was asked for, in milliseconds since 1970: a pod's next sandbox has a later one.
+    pub since_unix_ms: u64,
+}
+
 /// The cluster-side owner record of VMs. An unreachable API server means retry inside the implementation, never a failed pod, so no
 /// method can fail.
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// A VM is about to be made for this pod.
-    async fn intend(&self, key: &VmKey, pod_namespace: &str, pod_name: &str);
+    async fn intend(&self, key: &VmKey, claim: Claim<'_>);
     /// The VM exists under this id.
     async fn assign(&self, key: &VmKey, instance: &Instance);
     /// The VM is gone: deletion was confirmed.
     async fn release(&self, key: &VmKey);
     /// The pod has had this VM since before the service started. Does not wait for anybody.
-    async fn recall(&self, key: &VmKey, pod_namespace: &str, pod_name: &str, instance: Option<&str>);
+    async fn recall(&self, key: &VmKey, claim: Claim<'_>, instance: Option<&str>);
 }
 
 /// A node without a cluster: the journal is all there is.
@@ -24,8 +35,8 @@ pub struct NoLedger;
 
 #[async_trait]
 impl Ledger for NoLedger {
-    async fn intend(&self, _: &VmKey, _: &str, _: &str) {}
+    async fn intend(&self, _: &VmKey, _: Claim<'_>) {}
     async fn assign(&self, _: &VmKey, _: &Instance) {}
     async fn release(&self, _: &VmKey) {}
-    async fn recall(&self, _: &VmKey, _: &str, _: &str, _: Option<&str>) {}
+    async fn recall(&self, _: &VmKey, _: Claim<'_>, _: Option<&str>) {}
 }

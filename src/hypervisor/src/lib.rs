@@ -46,6 +46,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use peerpods_agentlink::ca::{CaError, ClusterCa};
+use peerpods_podvm::causes::chain;
 use peerpods_provider::ProviderError;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -197,8 +198,7 @@ async fn assemble(
 async fn recall(ledger: &dyn ledger::Ledger, records: &[record::Record]) {
     for record in records.iter().filter(|record| may_have_a_vm(record.stage)) {
         let id = record.instance.as_ref().map(|instance| instance.id.as_str());
-        let request = &record.request;
-        ledger.recall(&record.key(), &request.pod_namespace, &request.pod_name, id).await;
+        ledger.recall(&record.key(), record.claim(), id).await;
     }
 }
 
@@ -286,17 +286,6 @@ fn vnis_in_use(records: &[record::Record], salvaged: &[Salvaged]) -> impl Iterat
     let salvaged =
         salvaged.iter().flat_map(|found| found.vni.into_iter().chain(found.more_vnis.iter().copied()));
     records.iter().flat_map(record::Record::vnis).chain(salvaged)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn private_dir(path: &Path) -> Result<(), RunError> {

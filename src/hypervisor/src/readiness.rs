@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use peerpods_podvm::causes::chain;
 use peerpods_provider::{ErrorKind, Facts, ProviderError};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use crate::RunError;
 use crate::backoff::{self, Backoff};
 use crate::config::Config;
 use crate::context::Parts;
 use crate::failure::Failure;
-use crate::{RunError, chain};
 
 /// A question that is not answered by then is asked anew.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);

@@ -9,6 +9,8 @@ use peerpods_podvm::{ClusterId, SandboxId};
 use peerpods_provider::VmKey;
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Claim;
+
 /// Where the sandbox was when the record was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -130,6 +132,17 @@ impl Record {
     #[must_use]
     pub fn key(&self) -> VmKey {
         VmKey { cluster: self.cluster.clone(), sandbox: self.sandbox.clone() }
+    }
+
+    /// The pod as the cluster's record of its VM has it.
+    #[must_use]
+    pub fn claim(&self) -> Claim<'_> {
+        let request = &self.request;
+        Claim {
+            pod_namespace: &request.pod_namespace,
+            pod_name: &request.pod_name,
+            since_unix_ms: self.created_unix_ms,
+        }
     }
 
     /// Every VXLAN network identifier it has.

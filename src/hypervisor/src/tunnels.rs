@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use peerpods_podnet::LaidTunnel;
 use peerpods_podvm::admission::State;
+use peerpods_podvm::causes::chain;
 use tracing::warn;
 
 use crate::driver::tunnel_specs;
@@ -39,7 +40,7 @@ async fn look(service: &Service) {
     match kept.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            warn!(error = crate::chain(&error), "cannot see whether tunnels are guarded; trying again");
+            warn!(error = chain(&error), "cannot see whether tunnels are guarded; trying again");
         }
         Err(_) => warn!("nobody says whether tunnels are guarded; asking again"),
     }

@@ -1,6 +1,6 @@
 //! What a PeerPod is to be like, and what is to be done to make it so. Pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use kube::ResourceExt;
 use peerpods_crds::{PEERPOD_FINALIZER, PeerPod, PeerPodSpec};
 use peerpods_provider::VmKey;
@@ -19,6 +19,8 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// When its sandbox was asked for.
+    pub since: Option<MicroTime>,
 }
 
 /// What the cluster is to know of a VM.
@@ -104,7 +106,7 @@ mod tests {
     }
 
     fn pod(name: &str) -> Pod {
-        Pod { namespace: "shop".to_owned(), name: name.to_owned() }
+        Pod { namespace: "shop".to_owned(), name: name.to_owned(), since: None }
     }
 
     fn there(id: &str) -> PeerPod {

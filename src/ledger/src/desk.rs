@@ -1,19 +1,21 @@
 //! Keeps the cluster's record of each VM as it is wanted, however long the API server is away: one task a VM, level-triggered.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use peerpods_hypervisor::ledger::Ledger;
+use peerpods_hypervisor::ledger::{Claim, Ledger};
+use peerpods_podvm::causes::chain;
 use peerpods_provider::{Instance, VmKey};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::decide::{Pod, Wanted};
-use crate::write::{WriteError, write};
+use crate::write::write;
 
 /// How long a pod waits for its VM to be recorded.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -132,20 +134,6 @@ async fn once(shared: &Shared, key: &VmKey, wanted: &Wanted) -> Result<(), Strin
     }
 }
 
-fn chain(error: &WriteError) -> String {
-    let mut text = format!("{error}: {}", error.source);
-    let mut cause = error.source.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 /// Nodes that lost the same API server do not come back to it in step.
 fn pause(tries: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
@@ -159,14 +147,19 @@ async fn settled(mut desk: Desk, wanted: &Wanted) {
     let _ = timeout(PATIENCE, waiting).await;
 }
 
-fn pod(namespace: &str, name: &str) -> Pod {
-    Pod { namespace: namespace.to_owned(), name: name.to_owned() }
+fn pod(claim: Claim<'_>) -> Pod {
+    let since = i64::try_from(claim.since_unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    Pod {
+        namespace: claim.pod_namespace.to_owned(),
+        name: claim.pod_name.to_owned(),
+        since: since.map(MicroTime),
+    }
 }
 
 #[async_trait]
 impl Ledger for PeerPodLedger {
-    async fn intend(&self, key: &VmKey, pod_namespace: &str, pod_name: &str) {
-        let wanted = Wanted::Owned { pod: pod(pod_namespace, pod_name), instance: None };
+    async fn intend(&self, key: &VmKey, claim: Claim<'_>) {
+        let wanted = Wanted::Owned { pod: pod(claim), instance: None };
         let desk = self.want(key, |_| wanted.clone());
         settled(desk, &wanted).await;
     }
@@ -193,8 +186,8 @@ impl Ledger for PeerPodLedger {
         settled(desk, &wanted).await;
     }
 
-    async fn recall(&self, key: &VmKey, pod_namespace: &str, pod_name: &str, instance: Option<&str>) {
-        let pod = pod(pod_namespace, pod_name);
+    async fn recall(&self, key: &VmKey, claim: Claim<'_>, instance: Option<&str>) {
+        let pod = pod(claim);
         self.want(key, |_| Wanted::Owned { pod, instance: instance.map(str::to_owned) });
     }
 }

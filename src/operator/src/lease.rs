@@ -10,10 +10,9 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
+use peerpods_podvm::causes::chain;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-
-use crate::reconciled;
 
 /// How long a Lease holds that is not renewed.
 pub const DURATION: Duration = Duration::from_secs(15);
@@ -150,7 +149,7 @@ impl Competitor {
                     Ok(true) => return true,
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::warn!(error = reconciled::chain(&error), lease = self.candidate.name, "cannot be had; tried again");
+                        tracing::warn!(error = chain(&error), lease = self.candidate.name, "cannot be had; tried again");
                     }
                 },
             }
@@ -171,7 +170,7 @@ impl Competitor {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => {
-                    tracing::warn!(error = reconciled::chain(&error), "the Lease is not renewed")
+                    tracing::warn!(error = chain(&error), "the Lease is not renewed")
                 }
                 Err(_) => {}
             }
@@ -230,7 +229,7 @@ impl Competitor {
         match timeout(ENDS_WITHIN, giving).await {
             Ok(Ok::<(), kube::Error>(())) => tracing::info!(lease = self.candidate.name, "given back"),
             Ok(Err(error)) => {
-                tracing::warn!(error = reconciled::chain(&error), "the Lease is not given back")
+                tracing::warn!(error = chain(&error), "the Lease is not given back")
             }
             Err(_) => {}
         }

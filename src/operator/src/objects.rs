@@ -228,9 +228,12 @@ pub async fn apply(client: &Client, desired: &Desired) -> Result<Applied, Object
     }
     // What is ours is ours: a person's edit of such a field is undone, which is what repairing drift means.
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    api.patch(&desired.object.name, &params, &Patch::Apply(&whole))
-        .await
-        .map_err(failed("apply", &desired.object))?;
+    let answer = api.patch(&desired.object.name, &params, &Patch::Apply(&whole)).await;
+    let answer = answer.map_err(failed("apply", &desired.object))?;
+    // A list that others add to is longer than ours, and nothing came of applying our part of it once more.
+    if there.is_some_and(|there| there.resource_version() == answer.resource_version()) {
+        return Ok(Applied::Unchanged);
+    }
     tracing::info!(object = %desired.object, ?outcome, "applied");
     Ok(outcome)
 }

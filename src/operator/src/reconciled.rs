@@ -149,19 +149,3 @@ impl Teller {
         }
     }
 }
-
-/// An error with all its causes on one line, for a status or an Event. A cause that its effect already quotes is not said twice.
-#[must_use]
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
-}

@@ -1,7 +1,7 @@
 //! The cluster's record of VMs, which outlives the node.
 
 use async_trait::async_trait;
-use peerpods_hypervisor::ledger::Ledger;
+use peerpods_hypervisor::ledger::{Claim, Ledger};
 use peerpods_provider::{Instance, VmKey};
 
 use super::world::{Incarnation, Seam};
@@ -16,7 +16,7 @@ impl Incarnation {
 
 #[async_trait]
 impl Ledger for Incarnation {
-    async fn intend(&self, key: &VmKey, _: &str, _: &str) {
+    async fn intend(&self, key: &VmKey, _: Claim<'_>) {
         self.ledger_point(key, "ledger intend").await;
         self.world.state().ledger.insert(key.to_string());
         self.ledger_point(key, "ledger intended").await;
@@ -26,7 +26,7 @@ impl Ledger for Incarnation {
         self.ledger_point(key, "ledger assign").await;
     }
 
-    async fn recall(&self, key: &VmKey, _: &str, _: &str, _: Option<&str>) {
+    async fn recall(&self, key: &VmKey, _: Claim<'_>, _: Option<&str>) {
         self.world.state().ledger.insert(key.to_string());
     }
 

@@ -23,8 +23,7 @@ impl Start {
         let began = Instant::now();
         let parts = self.context.parts.clone();
         let key = self.record.key();
-        let request = &self.record.request;
-        parts.ledger.intend(&key, &request.pod_namespace, &request.pod_name).await;
+        parts.ledger.intend(&key, self.record.claim()).await;
         if self.context.unreadable.contains_key(&key.sandbox) {
             // Whatever was made under this id was made for another pod network.
             parts.provider.delete(&key).await.map_err(|e| self.provider(e))?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peerpods_podvm::causes::chain;
 use peerpods_provider::ErrorKind;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -170,7 +171,7 @@ impl Steps<'_> {
             // A call that hangs (a half-open connection, say) is a failed one: its turn comes again.
             let (text, patience) = match tokio::time::timeout(answer_within, step()).await {
                 Ok(Ok(())) => break,
-                Ok(Err(error)) => (crate::chain(&error), patience(&error)),
+                Ok(Err(error)) => (chain(&error), patience(&error)),
                 Err(_) => (format!("no answer within {answer_within:?}"), Patience::NODE),
             };
             tries = tries.saturating_add(1);

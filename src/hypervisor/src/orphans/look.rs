@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use peerpods_agentlink::{LinkSpec, ShimProcess, Shims};
+use peerpods_podvm::causes::chain;
 use peerpods_provider::{Instance, NODE_TAG, VmKey};
 
 use super::decide::{Observed, Owner};
@@ -72,7 +73,7 @@ impl Service {
             agent_socket: self.context.config.agent_socket(&key.sandbox),
         };
         match tokio::time::timeout(LINK_PATIENCE, self.context.parts.link.shims(&spec)).await {
-            Ok(answer) => answer.map_err(|error| crate::chain(&error)),
+            Ok(answer) => answer.map_err(|error| chain(&error)),
             Err(_) => Err("its link process does not answer".to_owned()),
         }
     }

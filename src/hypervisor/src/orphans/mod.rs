@@ -27,6 +27,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use peerpods_podvm::SandboxId;
+use peerpods_podvm::causes::chain;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -101,7 +102,7 @@ impl Service {
             Err(error) => {
                 self.orphans.lock().counters.failed_passes += 1;
                 return warn!(
-                    error = crate::chain(&error),
+                    error = chain(&error),
                     "cannot look for VMs without an owner; nothing is deleted"
                 );
             }

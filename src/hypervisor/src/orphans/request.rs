@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
 use peerpods_podvm::annotations::PodRequest;
+use peerpods_podvm::causes::chain;
 use peerpods_provider::VmState;
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -169,11 +170,7 @@ impl Service {
         self.provable(found).await.map_err(missing)?;
         let observed = self.context.parts.tunnel.observe(&netns).await;
         let pod = observed.map_err(|e| {
-            missing(format!(
-                "its network namespace {} cannot be read ({})",
-                netns.display(),
-                crate::chain(&e)
-            ))
+            missing(format!("its network namespace {} cannot be read ({})", netns.display(), chain(&e)))
         })?;
         if !pod.secondary.is_empty() {
             let names: Vec<&str> = pod.secondary.iter().map(|interface| interface.name.as_str()).collect();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use peerpods_podvm::SandboxId;
+use peerpods_podvm::causes::chain;
 use peerpods_proto::grpc::admin::adopt_vm_request::Purpose as Asked;
 use peerpods_proto::grpc::admin::vms_server::Vms;
 use peerpods_proto::grpc::admin::{
@@ -54,7 +55,7 @@ fn asked(sandbox: &str, purpose: Option<Asked>) -> Result<(SandboxId, Purpose), 
 }
 
 fn refused(error: &OrphanError) -> Status {
-    Status::new(Code::from(error.code() as i32), crate::chain(error))
+    Status::new(Code::from(error.code() as i32), chain(error))
 }
 
 fn describe(judged: Judged) -> Vm {

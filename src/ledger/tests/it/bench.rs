@@ -10,6 +10,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostP
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use peerpods_crds::PeerPod;
+use peerpods_hypervisor::ledger::Claim;
 use peerpods_ledger::{PeerPodLedger, Place};
 use peerpods_operator::deploy::files;
 use peerpods_operator::names;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 
 pub(crate) const SHOP: &str = "shop";
 pub(crate) const NODE: &str = "worker0";
+pub(crate) const SINCE_UNIX_MS: u64 = 1_700_000_000_123;
 
 pub(crate) struct Bench {
     pub(crate) server: Server,
@@ -102,6 +104,11 @@ fn a_ledger(server: &Server) -> PeerPodLedger {
 
 pub(crate) fn key(sandbox: &str) -> VmKey {
     VmKey { cluster: "c".parse().unwrap(), sandbox: sandbox.parse().unwrap() }
+}
+
+/// A pod's, whose sandbox was asked for at [`SINCE_UNIX_MS`].
+pub(crate) fn claim<'a>(pod_namespace: &'a str, pod_name: &'a str) -> Claim<'a> {
+    Claim { pod_namespace, pod_name, since_unix_ms: SINCE_UNIX_MS }
 }
 
 pub(crate) fn instance(id: &str) -> Instance {

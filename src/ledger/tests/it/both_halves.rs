@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Api;
 use peerpods_hypervisor::ledger::Ledger;
 use peerpods_operator::peerpod::clouds::{Cloud, Clouds, MakeCloud};
 use peerpods_operator::peerpod::metrics::Metrics;
@@ -10,9 +12,9 @@ use peerpods_operator::peerpod::world::Pace;
 use peerpods_operator::{names, peerpod};
 use peerpods_provider::fake::FakeCloud;
 use peerpods_provider::{Provider, UserData, VmSize, VmSpec};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::bench::{Bench, SHOP, key, until};
+use crate::bench::{Bench, SHOP, claim, create, key, until};
 
 fn spec() -> VmSpec {
     VmSpec {
@@ -47,8 +49,11 @@ async fn a_lost_nodes_vm_goes_with_its_pod_wherever_the_node_stopped() {
             forever,
         ));
 
+        let maps: Api<ConfigMap> = Api::namespaced(bench.client.clone(), names::NAMESPACE);
+        let data = json!({ "CLOUD_PROVIDER": "fake" });
+        create(&maps, json!({ "metadata": { "name": names::CLOUD_CONFIG }, "data": data })).await;
         bench.pod("web", Value::Null).await;
-        bench.ledger.intend(&key("s1"), SHOP, "web").await;
+        bench.ledger.intend(&key("s1"), claim(SHOP, "web")).await;
         if done > 0 {
             let made = cloud.provider().create(&key("s1"), &spec()).await.unwrap();
             if done > 1 {

@@ -8,6 +8,7 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Client, ResourceExt};
 use peerpods_crds::{PEERPOD_FINALIZER, PeerPod, PeerPodStatus};
 use peerpods_podvm::ClusterId;
+use peerpods_podvm::causes::chain;
 use peerpods_provider::{Provider, ProviderError, VmKey};
 use tokio::time::{Instant, timeout};
 
@@ -24,6 +25,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How soon a node that alone can delete a VM is looked at again.
 const LOOK: Duration = Duration::from_secs(60);
+/// The provider whose VMs are processes of their node: nobody else reaches them, and they end with it.
+const AT_NODES: &str = "qemu";
 
 /// Why a VM is still there.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +180,7 @@ async fn collect(
         }
         Ok(Deleted::AtItsNode) => release(hands, api, peer_pod).await.map(|()| None),
         Ok(Deleted::NotYet(again)) => Ok(Some(again)),
+        Ok(Deleted::ByItsNodeOnly) => left_to_its_node(hands, api, peer_pod).await.map(Some),
         Err(trouble) => failed(hands, api, peer_pod, &trouble).await.map(Some),
     }
 }
@@ -186,28 +190,36 @@ enum Deleted {
     Confirmed,
     /// It was on a node that is gone.
     AtItsNode,
-    /// Somebody else's turn, or it may still turn up.
+    /// It may still turn up.
     NotYet(Duration),
+    /// It is on a node that is part of the cluster.
+    ByItsNodeOnly,
 }
 
 async fn delete(hands: &Hands, world: &World, vm: &Vm) -> Result<Deleted, Trouble> {
-    let spec = &world.peer_pod.spec;
-    let cloud = hands.clouds.now().await?;
-    let of_nodes = ["", "qemu"].contains(&spec.cloud_provider.as_str());
-    let Some(provider) = &cloud.provider else {
-        if !of_nodes {
-            return Err(Trouble::OtherCloud { at: spec.cloud_provider.clone(), now: "none or qemu" });
-        }
-        return Ok(if world.node == Node::Gone { Deleted::AtItsNode } else { Deleted::NotYet(LOOK) });
-    };
-    if !spec.cloud_provider.is_empty() && spec.cloud_provider != provider.name() {
-        return Err(Trouble::OtherCloud { at: spec.cloud_provider.clone(), now: provider.name() });
+    let at = world.peer_pod.spec.cloud_provider.as_str();
+    let by_its_node = if world.node == Node::Gone { Deleted::AtItsNode } else { Deleted::ByItsNodeOnly };
+    if at == AT_NODES {
+        return Ok(by_its_node);
     }
-    let key = match vm {
-        Vm::Key(key) => key.clone(),
-        Vm::Id(id) => key_of(provider.as_ref(), &cloud, hands, id).await?,
+    let cloud = hands.clouds.now().await?;
+    let Some(provider) = &cloud.provider else {
+        return match at {
+            "" => Ok(by_its_node),
+            at => Err(Trouble::OtherCloud { at: at.to_owned(), now: AT_NODES }),
+        };
     };
-    match timeout(DELETED_WITHIN, provider.delete(&key)).await {
+    if !at.is_empty() && at != provider.name() {
+        return Err(Trouble::OtherCloud { at: at.to_owned(), now: provider.name() });
+    }
+    let deleting = async {
+        let key = match vm {
+            Vm::Key(key) => key.clone(),
+            Vm::Id(id) => key_of(provider.as_ref(), &cloud, hands, id).await?,
+        };
+        Ok::<_, Trouble>(provider.delete(&key).await?)
+    };
+    match timeout(DELETED_WITHIN, deleting).await {
         Ok(deleted) => deleted?,
         Err(_) => return Err(Trouble::NoAnswer { provider: provider.name() }),
     }
@@ -259,6 +271,27 @@ async fn release(hands: &Hands, api: &Api<PeerPod>, peer_pod: &PeerPod) -> Resul
     Ok(())
 }
 
+/// Says once whom the VM waits for, and what to do when they never come back.
+async fn left_to_its_node(
+    hands: &Hands,
+    api: &Api<PeerPod>,
+    peer_pod: &PeerPod,
+) -> Result<Duration, WriteError> {
+    let node = peer_pod.spec.node_name.as_deref().unwrap_or("unknown");
+    let text = format!(
+        "it runs on node {node}, whose own service alone can delete it: see that the service works there, or delete the Node when it \
+         never comes back, or annotate the PeerPod with {FORGET}=true"
+    );
+    let before = peer_pod.status.clone().unwrap_or_default();
+    if before.last_error.as_ref() != Some(&text) {
+        let status = PeerPodStatus { cleand: false, last_error: Some(text.clone()), ..before };
+        reconciled::status(api, peer_pod, &status).await?;
+        let text = format!("{} is not deleted: {text}", named(peer_pod));
+        hands.teller.tell(peer_pod, vec![note(true, "VMNotDeleted", text)]).await;
+    }
+    Ok(LOOK)
+}
+
 async fn failed(
     hands: &Hands,
     api: &Api<PeerPod>,
@@ -267,7 +300,7 @@ async fn failed(
 ) -> Result<Duration, WriteError> {
     let tries =
         peer_pod.status.as_ref().and_then(|status| status.tries).unwrap_or_default().saturating_add(1);
-    let text = reconciled::chain(trouble);
+    let text = chain(trouble);
     let pause = pause(tries, trouble.retry_after());
     hands.pauses.until(peer_pod, Some(pause));
     tracing::warn!(

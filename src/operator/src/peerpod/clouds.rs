@@ -13,6 +13,7 @@ use peerpods_podvm::ClusterId;
 use peerpods_provider::Provider;
 
 use crate::names;
+use crate::peerpodconfig::configuration::PROVIDER;
 
 /// Why there is no provider.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,19 @@ pub enum CloudError {
         what: String,
         /// What the API server said.
         source: kube::Error,
+    },
+    /// Nobody says which cloud it is.
+    #[error(
+        "neither Secret {secret} nor ConfigMap {config_map} of namespace {namespace} says CLOUD_PROVIDER, so there is no cloud to ask: \
+         put the settings back until the VMs are gone"
+    )]
+    Unset {
+        /// The Secret.
+        secret: String,
+        /// The ConfigMap.
+        config_map: String,
+        /// Of both.
+        namespace: String,
     },
     /// What was read makes no provider.
     #[error("the cloud's settings in Secret {secret} and ConfigMap {config_map} cannot be used: {why}")]
@@ -66,13 +80,21 @@ pub struct Clouds {
     namespace: String,
     make: MakeCloud,
     made: Arc<Mutex<Option<(Variables, Cloud)>>>,
+    last: Arc<Mutex<Option<Names>>>,
+}
+
+/// Where the settings are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Names {
+    secret: String,
+    config_map: String,
 }
 
 impl Clouds {
     /// With settings from Secrets and ConfigMaps of a namespace.
     #[must_use]
     pub fn new(client: Client, namespace: &str, make: MakeCloud) -> Self {
-        Self { client, namespace: namespace.to_owned(), make, made: Arc::default() }
+        Self { client, namespace: namespace.to_owned(), make, made: Arc::default(), last: Arc::default() }
     }
 
     /// The cloud as the settings are now.
@@ -80,8 +102,7 @@ impl Clouds {
     /// # Errors
     /// When they cannot be read, or make no provider.
     pub async fn now(&self) -> Result<Cloud, CloudError> {
-        let (secret, config_map) = self.names().await?;
-        let variables = self.variables(&secret, &config_map).await?;
+        let (Names { secret, config_map }, variables) = self.settings().await?;
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, cloud)) = made.as_ref()
             && *of == variables
@@ -94,15 +115,35 @@ impl Clouds {
         Ok(cloud)
     }
 
-    /// The names that the PeerPodConfig gives; the fixed ones when it is gone already.
-    async fn names(&self) -> Result<(String, String), CloudError> {
+    /// The first settings that say which cloud it is.
+    async fn settings(&self) -> Result<(Names, Variables), CloudError> {
+        let mut asked = None;
+        for names in self.names().await? {
+            let variables = self.variables(&names.secret, &names.config_map).await?;
+            if variables.0.get(PROVIDER).is_some_and(|provider| !provider.trim().is_empty()) {
+                return Ok((names, variables));
+            }
+            asked.get_or_insert(names);
+        }
+        let Names { secret, config_map } = asked.unwrap_or_else(Names::fixed);
+        Err(CloudError::Unset { secret, config_map, namespace: self.namespace.clone() })
+    }
+
+    /// The names that the PeerPodConfig gives. When it is gone already: those it gave last, then the fixed ones.
+    async fn names(&self) -> Result<Vec<Names>, CloudError> {
         let configs: Api<PeerPodConfig> = Api::namespaced(self.client.clone(), &self.namespace);
         let found = configs.list(&ListParams::default()).await.map_err(failed("PeerPodConfigs"))?;
         let first = found.items.into_iter().min_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-        Ok(first.map_or_else(
-            || (names::CLOUD_SECRET.to_owned(), names::CLOUD_CONFIG.to_owned()),
-            |config| (config.spec.cloud_secret_name, config.spec.config_map_name),
-        ))
+        let given = first.map(|config| Names {
+            secret: config.spec.cloud_secret_name,
+            config_map: config.spec.config_map_name,
+        });
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(given) = given {
+            *last = Some(given.clone());
+            return Ok(vec![given]);
+        }
+        Ok(last.clone().into_iter().chain([Names::fixed()]).collect())
     }
 
     /// What is not there says nothing; in both, the ConfigMap's counts, as for the node service.
@@ -116,6 +157,12 @@ impl Clouds {
         let found = maps.get_opt(config_map).await.map_err(failed(format!("ConfigMap {config_map}")))?;
         variables.extend(found.and_then(|map| map.data).unwrap_or_default());
         Ok(Variables(variables))
+    }
+}
+
+impl Names {
+    fn fixed() -> Self {
+        Self { secret: names::CLOUD_SECRET.to_owned(), config_map: names::CLOUD_CONFIG.to_owned() }
     }
 }
 

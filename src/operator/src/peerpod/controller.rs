@@ -13,6 +13,7 @@ use kube::runtime::reflector::Store;
 use kube::runtime::{Controller, watcher};
 use kube::{Client, ResourceExt};
 use peerpods_crds::PeerPod;
+use peerpods_podvm::causes::chain;
 use tokio::time::sleep;
 
 use super::act::{self, Hands, Pauses};
@@ -23,7 +24,7 @@ use super::observe::{self, ObserveError};
 use super::sweep;
 use super::world::Pace;
 use crate::cluster;
-use crate::reconciled::{self, Teller, WriteError};
+use crate::reconciled::{Teller, WriteError};
 use crate::watching;
 
 /// Until the next try after the API server failed.
@@ -95,7 +96,7 @@ async fn or_stopped<F: Future<Output = ()> + Send + Sync + 'static>(
     loop {
         match cluster::id(client).await {
             Ok(id) => return Some((id, stop)),
-            Err(error) => tracing::warn!(error = reconciled::chain(&error), "tried again in {AGAIN:?}"),
+            Err(error) => tracing::warn!(error = chain(&error), "tried again in {AGAIN:?}"),
         }
         tokio::select! {
             () = sleep(AGAIN) => {}

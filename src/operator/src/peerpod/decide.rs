@@ -8,7 +8,7 @@ use peerpods_crds::{PEERPOD_FINALIZER, PeerPod};
 use peerpods_podvm::{ClusterId, SandboxId};
 use peerpods_provider::VmKey;
 
-use super::world::{Node, Pace, Sibling, World};
+use super::world::{Age, Node, Pace, Sibling, World};
 
 /// The annotation with which a person says that the VM need not be deleted: it was by hand, or its cloud account is no more.
 pub const FORGET: &str = "peerpods.io/forget-vm";
@@ -84,7 +84,7 @@ fn leaving(world: &World, pace: &Pace, since: SignedDuration) -> Plan {
     }
     let Some(vm) = vm(peer_pod) else { return now_do(Step::Release(NoVm::NeverMade)) };
     // The end of a namespace, or a person, may delete it before its pod: the pod's VM is the pod's until its own end.
-    let replaced = world.siblings.iter().any(|other| other.created > created(peer_pod));
+    let replaced = world.siblings.iter().any(|other| Age::of(peer_pod).is_before(&other.age));
     if world.pod_is_there && world.node != Node::Gone && !replaced {
         return Plan { step: Step::Wait, again: Some(pace.nodes_turn) };
     }
@@ -93,10 +93,6 @@ fn leaving(world: &World, pace: &Pace, since: SignedDuration) -> Plan {
         return Plan { step: Step::Wait, again: Some(left) };
     }
     now_do(Step::Collect(vm))
-}
-
-fn created(peer_pod: &PeerPod) -> Option<Timestamp> {
-    peer_pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
 /// The VM of a PeerPod.
@@ -119,14 +115,14 @@ pub fn vm(peer_pod: &PeerPod) -> Option<Vm> {
 /// The pod is there. kubelet makes a pod's next sandbox only when it has ended the one before: an older VM of the same pod is on its way
 /// out, or was forgotten by a node that lost its journal.
 fn staying(world: &World, pace: &Pace, now: Timestamp) -> Plan {
-    let Some(own) = world.peer_pod.metadata.creation_timestamp.as_ref().map(|time| time.0) else {
-        return at_rest();
-    };
+    let peer_pod = &world.peer_pod;
+    let own = Age::of(peer_pod);
+    let Some(written) = own.written else { return at_rest() };
     let is_older = |other: &&Sibling| {
-        other.sandbox != world.peer_pod.spec.sandbox_id && other.created.is_some_and(|at| at < own)
+        other.sandbox != peer_pod.spec.sandbox_id && other.age.is_before(&own) && !other.is_going
     };
     let older: Vec<Sibling> = world.siblings.iter().filter(is_older).cloned().collect();
-    let left = pace.nodes_turn.saturating_sub(now.duration_since(own).try_into().unwrap_or_default());
+    let left = pace.nodes_turn.saturating_sub(now.duration_since(written).try_into().unwrap_or_default());
     match (older.is_empty(), left.is_zero()) {
         (true, _) => at_rest(),
         (false, true) => now_do(Step::Retire(older)),

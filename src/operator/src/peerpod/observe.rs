@@ -7,7 +7,7 @@ use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use peerpods_crds::PeerPod;
 
-use super::world::{Node, Sibling, World};
+use super::world::{Age, Node, Sibling, World};
 
 /// Why the world could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,7 @@ fn sibling(other: &PeerPod) -> Sibling {
         name: other.name_any(),
         uid: other.uid(),
         sandbox: other.spec.sandbox_id.clone(),
-        created: other.metadata.creation_timestamp.as_ref().map(|time| time.0),
+        age: Age::of(other),
+        is_going: other.metadata.deletion_timestamp.is_some(),
     }
 }

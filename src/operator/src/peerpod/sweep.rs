@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use peerpods_crds::PeerPod;
+use peerpods_podvm::causes::chain;
 use peerpods_provider::{Instance, NODE_TAG, Provider, ProviderError, VmKey};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,7 +20,6 @@ use super::clouds::CloudError;
 use super::decide::{Vm, vm};
 use super::metrics::Found;
 use super::world::Pace;
-use crate::reconciled;
 
 /// How long a list, or a deletion, may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
@@ -101,14 +101,18 @@ pub async fn run(hands: &Hands, pace: &Pace) {
         match pass(hands, pace, &memory).await {
             Ok(next) => memory = next,
             Err(error) => {
-                tracing::warn!(error = reconciled::chain(&error), "VMs without an owner were not looked for");
+                tracing::warn!(error = chain(&error), "VMs without an owner were not looked for");
             }
         }
     }
 }
 
 async fn pass(hands: &Hands, pace: &Pace, memory: &Memory) -> Result<Memory, SweepError> {
-    let cloud = hands.clouds.now().await?;
+    let cloud = match hands.clouds.now().await {
+        // A cluster that has not been told of a cloud yet.
+        Err(CloudError::Unset { .. }) => return Ok(Memory::default()),
+        cloud => cloud?,
+    };
     let Some(provider) = cloud.provider else { return Ok(Memory::default()) };
     let cluster = cloud.cluster.unwrap_or_else(|| hands.cluster.clone());
     let listed = timeout(ANSWER_WITHIN, provider.list(&cluster)).await;
@@ -132,7 +136,7 @@ async fn delete(hands: &Hands, provider: &dyn Provider, vm: &Seen) {
         }
         Ok(Err(error)) => {
             hands.metrics.failed(error.kind.label());
-            tracing::warn!(vm = vm.id, key = %vm.key, node, error = reconciled::chain(&error), "not deleted; tried again");
+            tracing::warn!(vm = vm.id, key = %vm.key, node, error = chain(&error), "not deleted; tried again");
         }
         Err(_) => {
             hands.metrics.failed("transient");

@@ -62,5 +62,39 @@ pub struct Sibling {
     /// The sandbox its VM is for.
     pub sandbox: Option<String>,
     /// Since when it is there.
-    pub created: Option<Timestamp>,
+    pub age: Age,
+    /// Whether it is being deleted already.
+    pub is_going: bool,
+}
+
+/// Since when there is a PeerPod, and the sandbox it is of, as two clocks say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Age {
+    /// When it was written, by the API server's clock. That may be long after the VM was made, after the pod's next one even.
+    pub written: Option<Timestamp>,
+    /// When its node was asked for the sandbox, by the node's clock, which may have been set back since. Others' PeerPods do not say.
+    pub asked: Option<Timestamp>,
+}
+
+impl Age {
+    /// Of this one.
+    #[must_use]
+    pub fn of(peer_pod: &PeerPod) -> Self {
+        Self {
+            written: peer_pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            asked: peer_pod.spec.sandbox_created.as_ref().map(|time| time.0),
+        }
+    }
+
+    /// Whether its VM came before another one of the same pod. Where the clocks do not agree neither did: a VM in use must not be
+    /// taken for the older one.
+    #[must_use]
+    pub fn is_before(&self, other: &Self) -> bool {
+        let Some((own, others)) = self.written.zip(other.written) else { return false };
+        match self.asked.zip(other.asked) {
+            // API servers write whole seconds.
+            Some((asked, others_asked)) => asked < others_asked && own <= others,
+            None => own < others,
+        }
+    }
 }

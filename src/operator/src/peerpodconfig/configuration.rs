@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::world::{Keys, World};
 
 /// Where a cloud is named.
-const PROVIDER: &str = "CLOUD_PROVIDER";
+pub(crate) const PROVIDER: &str = "CLOUD_PROVIDER";
 
 /// What was found of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
-use peerpods_crds::{PEERPOD_FINALIZER, PeerPod};
+use peerpods_crds::{PEERPOD_FINALIZER, PeerPod, PeerPodConfig};
 use peerpods_operator::deploy::OPERATOR;
 use peerpods_operator::names;
 use peerpods_operator::peerpod::clouds::{Cloud, Clouds, MakeCloud};
@@ -38,7 +38,7 @@ impl Bench {
         let cluster = Cluster::new(1).await;
         create(
             &cluster.operators::<ConfigMap>(),
-            json!({ "metadata": { "name": names::CLOUD_CONFIG }, "data": { REGION: "x" } }),
+            json!({ "metadata": { "name": names::CLOUD_CONFIG }, "data": { "CLOUD_PROVIDER": "fake", REGION: "x" } }),
         )
         .await;
         let cloud = FakeCloud::bare();
@@ -141,8 +141,12 @@ impl Bench {
     }
 
     async fn region_is(&self, region: &str) {
+        self.setting_is(REGION, region).await;
+    }
+
+    async fn setting_is(&self, key: &str, value: &str) {
         let maps = self.cluster.operators::<ConfigMap>();
-        let patch = json!({ "data": { REGION: region } });
+        let patch = json!({ "data": { key: value } });
         maps.patch(names::CLOUD_CONFIG, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 }
@@ -215,6 +219,64 @@ async fn wrong_settings_name_what_is_wrong_and_right_ones_are_used_at_once() {
     bench.delete_pod("web").await;
     bench.status_says("web-s1", "AWS_REGION is not set").await;
     bench.region_is("here").await;
+    bench.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn without_a_cloud_in_the_settings_nothing_is_taken_for_gone() {
+    let bench = Bench::new().await;
+    bench.setting_is("CLOUD_PROVIDER", "").await;
+    let pod = bench.pod("web").await;
+    let id = bench.vm("s1", "lost").await;
+    bench.peer_pod("s1", &pod, "lost", json!({ "instanceID": id })).await;
+    bench.delete_pod("web").await;
+    bench.status_says("web-s1", "CLOUD_PROVIDER").await;
+    bench.setting_is("CLOUD_PROVIDER", "fake").await;
+    bench.nothing_is_left().await;
+}
+
+/// The settings' names are those of the last PeerPodConfig, also when that went before the VMs.
+#[tokio::test]
+async fn settings_under_other_names_are_used_after_their_peerpodconfig_is_gone() {
+    let bench = Bench::new().await;
+    let names = json!({ "cloudSecretName": "mine", "configMapName": "mine" });
+    create(
+        &bench.cluster.operators::<PeerPodConfig>(),
+        json!({ "metadata": { "name": "p" }, "spec": names }),
+    )
+    .await;
+    let data = json!({ "CLOUD_PROVIDER": "fake", REGION: "x" });
+    create(&bench.cluster.operators::<ConfigMap>(), json!({ "metadata": { "name": "mine" }, "data": data }))
+        .await;
+    bench.setting_is("CLOUD_PROVIDER", "").await;
+    let pod = bench.pod("web").await;
+    for sandbox in ["s1", "s2"] {
+        let id = bench.vm(sandbox, "lost").await;
+        bench.peer_pod(sandbox, &pod, "lost", json!({ "instanceID": id })).await;
+    }
+    bench.peer_pods().delete("web-s1", &DeleteParams::default()).await.unwrap();
+    until("a PeerPod goes", || async { bench.peer_pods().get_opt("web-s1").await.unwrap().is_none() }).await;
+    bench.cluster.operators::<PeerPodConfig>().delete("p", &DeleteParams::default()).await.unwrap();
+    bench.delete_pod("web").await;
+    bench.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_vm_that_only_its_node_can_delete_says_so_once_and_goes_with_the_node() {
+    let bench = Bench::new().await;
+    let pod = bench.pod("web").await;
+    bench.peer_pod("s1", &pod, "worker0", json!({ "instanceID": "vm-1", "cloudProvider": "qemu" })).await;
+    bench.delete_pod("web").await;
+    bench.status_says("web-s1", "node worker0").await;
+    until("a warning", || async { bench.told("VMNotDeleted").await.is_some() }).await;
+    let version = bench.peer_pods().get("web-s1").await.unwrap().resource_version();
+    bench.annotate("web-s1", "example.com/look", "again").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let looked = bench.peer_pods().get("web-s1").await.unwrap();
+    assert_ne!(looked.resource_version(), version, "that was the annotation");
+    assert_eq!(looked.status.unwrap().tries, None, "nobody tried");
+    bench.cluster.all::<Node>().delete("worker0", &DeleteParams::default()).await.unwrap();
+    bench.annotate("web-s1", "example.com/look", "again, please").await;
     bench.nothing_is_left().await;
 }
 

@@ -46,18 +46,36 @@ pub(super) fn prepare(
         let client = client.clone();
         move |told: CancellationToken| {
             let running = controllers_of(client.clone(), controllers.clone(), metrics.clone(), told);
-            let (leading, leader) = (leading.clone(), leader.clone());
+            let shown = Leading::shown(leading.clone(), leader.clone());
             async move {
-                leading.store(true, Ordering::Relaxed);
-                leader.set(1);
                 running.await;
-                leading.store(false, Ordering::Relaxed);
-                leader.set(0);
+                drop(shown);
             }
         }
     };
     let running = lease::lead(client, candidate, stop, work).map(Ok).boxed();
     Prepared { running, checks }
+}
+
+/// That this replica's controllers work, as it is seen from outside; ends when it is dropped, as the work may be.
+struct Leading {
+    check: Arc<AtomicBool>,
+    gauge: Gauge<i64>,
+}
+
+impl Leading {
+    fn shown(check: Arc<AtomicBool>, gauge: Gauge<i64>) -> Self {
+        check.store(true, Ordering::Relaxed);
+        gauge.set(1);
+        Self { check, gauge }
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.check.store(false, Ordering::Relaxed);
+        self.gauge.set(0);
+    }
 }
 
 /// All controllers, until they are told to end.
@@ -114,6 +132,15 @@ mod tests {
         let local = of(&[("CLOUD_PROVIDER", "qemu"), ("PEERPODS_CLUSTER_ID", "mine")]).unwrap();
         assert!(local.provider.is_none());
         assert_eq!(local.cluster.map(|id| id.to_string()).as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn it_is_seen_from_outside_whether_the_controllers_work_also_when_they_are_dropped() {
+        let (check, gauge) = (Arc::new(AtomicBool::new(false)), Gauge::<i64>::default());
+        let shown = Leading::shown(check.clone(), gauge.clone());
+        assert!(check.load(Ordering::Relaxed) && gauge.get() == 1);
+        drop(shown);
+        assert!(!check.load(Ordering::Relaxed) && gauge.get() == 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use peerpods_crds::PeerPodSpec;
 
 use super::*;
@@ -22,6 +22,7 @@ fn a_world() -> World {
             sandbox_id: Some("s1".to_owned()),
             cluster_id: Some("c".to_owned()),
             node_name: Some("n".to_owned()),
+            sandbox_created: None,
         },
     );
     peer_pod.metadata.creation_timestamp = Some(Time(at(0)));
@@ -100,15 +101,42 @@ fn a_vm_is_known_by_its_sandbox_also_before_its_id_is() {
     assert_eq!(decide(&world, at(100)).step, Step::Collect(Vm::Id("i-1".to_owned())), "an id that is none");
 }
 
-#[test]
-fn of_two_vms_of_a_pod_the_older_goes_when_the_newer_is_there_for_a_minute() {
-    let sibling = |sandbox: &str, second| Sibling {
+fn sibling(sandbox: &str, second: i64) -> Sibling {
+    Sibling {
         name: format!("web-{sandbox}"),
         uid: None,
         sandbox: Some(sandbox.to_owned()),
-        created: Some(at(second)),
-    };
+        age: Age { written: Some(at(second)), asked: None },
+        is_going: false,
+    }
+}
+
+/// The API server was away when the older sandbox was asked for, and its PeerPod was written after the newer one's.
+#[test]
+fn a_peerpod_that_was_written_late_does_not_make_the_pods_newer_vm_the_older_one() {
+    let age = |written, asked| Age { written: Some(at(written)), asked: Some(at(asked)) };
+    for (own, other, others_goes) in [
+        (age(0, -5), age(-10, -15), true),
+        // Within the same second.
+        (age(0, -5), age(0, -15), true),
+        // The other is newer and was written first; and the same with a clock that was set back.
+        (age(0, -15), age(-10, -5), false),
+        (age(0, -5), age(10, -15), false),
+        (age(0, -5), Age { asked: None, ..age(-10, 0) }, true),
+    ] {
+        let mut world = World { siblings: vec![Sibling { age: other, ..sibling("s0", 0) }], ..a_world() };
+        world.peer_pod.metadata.creation_timestamp = own.written.map(Time);
+        world.peer_pod.spec.sandbox_created = own.asked.map(MicroTime);
+        let retires = matches!(decide(&world, at(1000)).step, Step::Retire(_));
+        assert_eq!(retires, others_goes, "{own:?} {other:?}");
+        assert!(!own.is_before(&other) || !other.is_before(&own));
+    }
+}
+
+#[test]
+fn of_two_vms_of_a_pod_the_older_goes_when_the_newer_is_there_for_a_minute() {
     let old = || sibling("s0", -10);
+    let going = Sibling { is_going: true, ..old() };
     for (siblings, now, expected) in [
         (vec![old()], 20, Plan { step: Step::Wait, again: Some(Duration::from_secs(40)) }),
         (vec![old()], 60, now_do(Step::Retire(vec![old()]))),
@@ -116,6 +144,7 @@ fn of_two_vms_of_a_pod_the_older_goes_when_the_newer_is_there_for_a_minute() {
         (vec![sibling("s2", 10)], 1000, at_rest()),
         (vec![sibling("s2", 0)], 1000, at_rest()),
         (vec![sibling("s1", -10)], 1000, at_rest()),
+        (vec![going], 1000, at_rest()),
     ] {
         let world = World { siblings: siblings.clone(), ..a_world() };
         assert_eq!(decide(&world, at(now)), expected, "{siblings:?} at {now}");

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use peerpods_podvm::causes::chain;
 use tracing::{info, warn};
 
 use super::decide::{State, Step, decide};
@@ -14,7 +15,6 @@ use super::held::{self, HeldError, fresh};
 use super::make::make;
 use super::store::{Configuration, Store, StoreError, Written};
 use super::{MANAGED_BY, Serving, Source, names_of};
-use crate::reconciled;
 use crate::webhook::configuration as names;
 
 /// How often a certificate that is in order is looked at although nothing happened: time passes.
@@ -146,7 +146,7 @@ impl Keeper {
                 LOOK_EVERY
             }
             Err(error) => {
-                let text = reconciled::chain(&error);
+                let text = chain(&error);
                 self.serving.missing(text.clone());
                 if *told != text {
                     warn!(error = text, "the webhook's certificate is not in order; trying again");
