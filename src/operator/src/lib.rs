@@ -10,5 +10,7 @@ pub mod peerpod;
 pub mod peerpodconfig;
 pub mod reconciled;
 pub mod settings;
+#[cfg(test)]
+mod upstreams_bugs;
 pub mod watching;
 pub mod webhook;

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::access::with_kind;
-use super::named;
+use super::{OPERATOR, labels, named, workload};
 use crate::names;
 
 const COMPONENT: &str = "monitoring";
@@ -17,7 +17,7 @@ pub fn everywhere() -> Vec<Value> {
     vec![service()]
 }
 
-/// The dashboard for the console, and that OpenShift's Prometheus finds the monitor. Upstream's names.
+/// The dashboard for the console, and that OpenShift's Prometheus finds the monitor and the operator. Upstream's names.
 #[must_use]
 pub fn on_openshift() -> Vec<Value> {
     let group = "rbac.authorization.k8s.io";
@@ -32,7 +32,31 @@ pub fn on_openshift() -> Vec<Value> {
         "roleRef": { "apiGroup": group, "kind": "Role", "name": "monitor-role" },
         "subjects": [{ "kind": "ServiceAccount", "namespace": PROMETHEUS.0, "name": PROMETHEUS.1 }],
     });
-    vec![with_kind(&version, "Role", role), with_kind(&version, "RoleBinding", binding), dashboard()]
+    vec![
+        with_kind(&version, "Role", role),
+        with_kind(&version, "RoleBinding", binding),
+        scraped(names::MONITOR, json!({ "name": names::MONITOR })),
+        scraped(OPERATOR, json!(labels(workload::METRICS))),
+        rules(),
+        dashboard(),
+    ]
+}
+
+/// That Prometheus asks the Services with these labels, at their port `metrics`.
+fn scraped(name: &str, labels: Value) -> Value {
+    let spec = json!({ "selector": { "matchLabels": labels }, "endpoints": [{ "port": "metrics" }] });
+    let metadata = named(name, Some(names::NAMESPACE), COMPONENT);
+    with_kind("monitoring.coreos.com/v1", "ServiceMonitor", json!({ "metadata": metadata, "spec": spec }))
+}
+
+/// What OpenShift's telemetry reads.
+fn rules() -> Value {
+    let record = json!({
+        "record": "cluster:kata_monitor_running_shim_count:sum", "expr": "sum(kata_monitor_running_shim_count)",
+    });
+    let spec = json!({ "groups": [{ "name": "kata_monitor_rules", "rules": [record] }] });
+    let metadata = named("prometheus-sandboxed-containers-rules", Some(names::NAMESPACE), COMPONENT);
+    with_kind("monitoring.coreos.com/v1", "PrometheusRule", json!({ "metadata": metadata, "spec": spec }))
 }
 
 fn service() -> Value {

@@ -12,6 +12,8 @@ use crate::webhook::configuration::{self, MatchConditions};
 /// Where it answers about its health and shows its metrics.
 const HEALTH: u16 = 8080;
 const COMPONENT: &str = "operator";
+/// The component that the operator's metrics are, by whose labels they are found.
+pub(super) const METRICS: &str = "operator-metrics";
 /// The image of our program, which the node service and the webhook run as well.
 pub const IMAGE: &str = "quay.io/peerpods/peerpods:latest";
 
@@ -132,7 +134,10 @@ fn webhook_service() -> Value {
 
 fn metrics_service() -> Value {
     let name = format!("{OPERATOR}-metrics");
-    service(&name, json!({ "name": "metrics", "port": HEALTH, "protocol": "TCP", "targetPort": "health" }))
+    let port = json!({ "name": "metrics", "port": HEALTH, "protocol": "TCP", "targetPort": "health" });
+    let mut service = service(&name, port);
+    service["metadata"]["labels"] = json!(labels(METRICS));
+    service
 }
 
 /// One may be away. Pods that never became ready do not hold a drain up.

@@ -94,6 +94,21 @@ fn is_linux_machine(node: &Node) -> bool {
     NO_MACHINE.iter().all(|(label, value)| node.labels.get(*label).is_none_or(|has| has != value))
 }
 
+/// Nodes that had Kata Containers and have lost them, since it is being removed: seen without any place, in peace.
+#[must_use]
+pub fn back(world: &World, places: &[(&Node, Place)]) -> Vec<String> {
+    let status = world.config.status.clone().unwrap_or_default();
+    let before = &status.un_installation_status.completed.completed_nodes_list;
+    let in_peace = |node: &Node| node.state.as_deref().is_none_or(|state| state == "Done");
+    let has_place = |node: &Node| places.iter().any(|(placed, _)| placed.name == node.name);
+    let is_back = |node: &&Node| {
+        (was_ours(node, world) || before.contains(&node.name)) && in_peace(node) && !has_place(node)
+    };
+    let mut names: Vec<String> = world.nodes.iter().filter(is_back).map(|node| node.name.clone()).collect();
+    names.sort();
+    names
+}
+
 /// Whether a node had Kata Containers by what the status says: else what the machine config operator does with it is none of our business.
 fn was_ours(node: &Node, world: &World) -> bool {
     let Some(status) = &world.config.status else { return false };
@@ -175,12 +190,20 @@ mod tests {
             ("Working", "worker-0", false, false, None),
             ("Done", "worker-0", false, false, None),
             ("Degraded", "worker-0", false, false, None),
-            // B7: newer operators have more states.
-            ("Rebooting", "worker-1", true, false, None),
-            ("", "worker-1", true, true, None),
         ] {
             let place = place(&node(state, current, role), &world(before), Target::Workers, false);
             assert_eq!(place, expected, "{state} {current} role={role} before={before}");
+        }
+    }
+
+    /// Newer operators have more states.
+    #[test]
+    fn b7_a_state_that_nobody_knows_yet_is_none_of_ours_and_no_error() {
+        for state in ["Rebooting", "Unreconcilable", ""] {
+            for before in [false, true] {
+                let unknown = node(state, "worker-1", true);
+                assert_eq!(place(&unknown, &world(before), Target::Workers, false), None, "{state}");
+            }
         }
     }
 

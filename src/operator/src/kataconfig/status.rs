@@ -158,6 +158,7 @@ fn removal(world: &World, outlook: &Outlook, places: &[(&Node, Place)]) -> Unins
         (true, false) if outlook.reason != Reason::BlockedByExistingKataPods => WORD_FALSE,
         _ => NOT_SET,
     };
+    let back = if status == NOT_SET { Vec::new() } else { nodes::back(world, places) };
     let blocked = outlook.removing && outlook.reason == Reason::BlockedByExistingKataPods;
     UninstallationStatus {
         in_progress: UninstallingNodes {
@@ -165,7 +166,7 @@ fn removal(world: &World, outlook: &Outlook, places: &[(&Node, Place)]) -> Unins
             in_progress_nodes_count: some(leaving.len()),
             binaries_uninstall_nodes_list: leaving,
         },
-        completed: CompletedNodes::default(),
+        completed: CompletedNodes { completed_nodes_count: some(back.len()), completed_nodes_list: back },
         failed: failures(world, "worker", places, Place::FailedToUninstall),
         error_message: if blocked { outlook.message.clone() } else { String::new() },
     }

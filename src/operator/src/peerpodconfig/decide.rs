@@ -285,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn b12_what_is_wrong_with_the_provider_stays_told() {
+        let mut wrong = world("10");
+        wrong.config_map = Some(Keys([("CLOUD_PROVIDER".to_owned(), b"gcp".to_vec())].into()));
+        for _ in 0..3 {
+            let status = plan(&wrong).status;
+            let condition = &status.conditions[0];
+            assert_eq!(condition.status, WORD_FALSE);
+            assert!(condition.message.contains("\"gcp\""), "{}", condition.message);
+            wrong.config.status = Some(status);
+        }
+    }
+
+    #[test]
     fn at_its_end_nodes_advertise_nothing() {
         let mut gone = world("10");
         gone.config.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));

@@ -10,6 +10,7 @@ use super::*;
 use crate::kataconfig::world::{Node, Pool};
 
 mod edits;
+mod fields;
 mod webhook;
 
 const ELIGIBLE: &str = names::ELIGIBLE_LABEL;
@@ -230,17 +231,17 @@ fn an_install_goes_through_the_handshake_of_the_machine_config_operator() {
 }
 
 #[test]
-fn at_rest_nothing_changes_from_one_look_to_the_next() {
+fn b11_at_rest_nothing_changes_from_one_look_to_the_next() {
     let mut cluster = Cluster::new(1);
     cluster.install();
     let first = cluster.reconcile();
-    // B11: the time of the condition stays.
+    // With the time of the condition.
     assert_eq!(cluster.reconcile(), first);
     assert!(cluster.plan.roles.is_empty() && cluster.plan.again.is_none());
 }
 
 #[test]
-fn removing_waits_for_pods_then_for_nodes_then_for_objects() {
+fn b3_removing_waits_for_pods_of_every_class_then_for_nodes_then_for_objects() {
     let mut cluster = Cluster::new(1);
     cluster.spec().enable_peer_pods = true;
     cluster.install();
