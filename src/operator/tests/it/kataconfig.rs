@@ -193,16 +193,6 @@ async fn a_look_at_what_is_as_it_should_be_writes_nothing() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_was_away_is_caught_up_with() {
-    let cluster = Cluster::installed(json!({})).await;
-    if !cluster.place.away_and_forgetful("an_api_server_that_was_away_is_caught_up_with").await {
-        return;
-    }
-    cluster.add_node("worker9", names::WORKER_LABEL, "rendered-worker-0").await;
-    until("the new worker has the role", || async { cluster.has_role("worker9").await }).await;
-}
-
-#[tokio::test]
 async fn what_makes_no_sense_is_refused_or_told_and_a_second_one_waits() {
     let mut cluster = Cluster::new(1).await;
     cluster.operate().await;
