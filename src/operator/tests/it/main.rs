@@ -18,6 +18,7 @@ mod peerpod;
 mod peerpodconfig;
 mod place;
 mod plain;
+mod strangers;
 mod tidy;
 mod webhook;
 mod webhook_operator;

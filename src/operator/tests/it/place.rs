@@ -16,7 +16,7 @@ use peerpods_test_require::{Need, require, skip};
 use tokio::process::Command;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::tidy;
+use crate::{strangers, tidy};
 
 /// A program of the cluster's owner that is called with `stop` and `start` (the API server), `compact` (the store), and
 /// `route NAMESPACE/SERVICE ADDRESS` (where the API server is to find a Service that this process answers for).
@@ -72,7 +72,7 @@ impl Place {
         }
         let turn = TURN.clone().lock_owned().await;
         let client = Client::try_default().await.unwrap();
-        tidy::refuse_where_somebody_works(&client).await;
+        strangers::refuse(&client).await;
         tidy::tidy(&client).await;
         Self::Real { _turn: turn }
     }
