@@ -56,12 +56,15 @@ aws-burst: packages ## 500 sandboxes at once before EC2's published buckets, fro
 #
 # What only the test API server can do is not for a real one: tell what it was asked, lose an answer, know clients by their rules.
 OWN_SERVER_ONLY := access:: knobs:: roles:: a_webhook_behind_a_service_is_known
+CLUSTER_SUITES := --locked -p peerpods-test-apiserver -p peerpods-operator
+CLUSTER_IS_FREE := strangers::tests::the_cluster_is_free_for_the_suite
 .PHONY: test-cluster
 test-cluster: export PEERPODS_TEST_CLUSTER = 1
 test-cluster: packages ## The operator's suite and what it expects of an API server, against the cluster of KUBECONFIG (a test cluster: it is changed)
 	@kubectl version >/dev/null || { echo "KUBECONFIG names no cluster that answers" >&2; exit 1; }
-	cargo test --locked -p peerpods-test-apiserver -p peerpods-operator --test contract --test it --no-fail-fast -- \
-	  --include-ignored --nocapture $(addprefix --skip ,$(OWN_SERVER_ONLY))
+	cargo test $(CLUSTER_SUITES) --test it -- --ignored --exact $(CLUSTER_IS_FREE)
+	cargo test $(CLUSTER_SUITES) --test contract --test it --no-fail-fast -- \
+	  --include-ignored --nocapture $(addprefix --skip ,$(CLUSTER_IS_FREE) $(OWN_SERVER_ONLY))
 	@# Stays where a test failed, for whoever looks and for the next run.
 	kubectl delete customresourcedefinitions,clusterroles,clusterrolebindings,namespaces -l test.peerpods.io/made
 

@@ -38,6 +38,13 @@ pub(crate) fn is_real() -> bool {
     std::env::var("PEERPODS_TEST_CLUSTER").is_ok_and(|value| value == "1")
 }
 
+/// A client of the cluster of `KUBECONFIG`.
+pub(crate) async fn real_client() -> Client {
+    // Another part of the program may have chosen already: its choice is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Client::try_default().await.unwrap()
+}
+
 /// Whether a test has an API server of its own, for what no real one does. Else says that it does not run.
 pub(crate) fn has_own_server(test: &str, why: &str) -> bool {
     if is_real() {
@@ -65,13 +72,11 @@ pub(crate) fn away() -> Duration {
 
 impl Place {
     pub(crate) async fn open() -> Self {
-        // Another part of the program may have chosen already: its choice is as good.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         if !is_real() {
             return Self::Own(Server::start().await.unwrap());
         }
         let turn = TURN.clone().lock_owned().await;
-        let client = Client::try_default().await.unwrap();
+        let client = real_client().await;
         strangers::refuse(&client).await;
         tidy::tidy(&client).await;
         Self::Real { _turn: turn }
@@ -81,7 +86,7 @@ impl Place {
     pub(crate) async fn client(&self) -> Client {
         match self {
             Self::Own(server) => server.client("test").unwrap(),
-            Self::Real { .. } => Client::try_default().await.unwrap(),
+            Self::Real { .. } => real_client().await,
         }
     }
 

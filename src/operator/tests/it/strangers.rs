@@ -59,20 +59,23 @@ fn tell(object: &DynamicObject) -> String {
     format!("{kind} {}", object.name_any())
 }
 
-/// An object of this name that is not the suite's.
-async fn unmarked(api: &Api<DynamicObject>, name: &str) -> Option<String> {
-    // A kind that is not served has no objects: that is a 404 as well.
-    let found = api.get_opt(name).await.unwrap()?;
-    (!is_marked(&found)).then(|| tell(&found))
+/// What was found; none where the kind is not served, which is a 404 without a reason. Any other refusal could hide somebody's.
+fn found<T>(answer: kube::Result<T>) -> Option<T> {
+    match answer {
+        Ok(found) => Some(found),
+        Err(kube::Error::Api(status)) if status.code == 404 => None,
+        Err(error) => panic!("nobody can say whether this cluster is free: {error}"),
+    }
 }
 
-/// All of a kind; none where the kind is not served. Any other refusal could hide somebody's.
+/// An object of this name that is not the suite's.
+async fn unmarked(api: &Api<DynamicObject>, name: &str) -> Option<String> {
+    let object = found(api.get(name).await)?;
+    (!is_marked(&object)).then(|| tell(&object))
+}
+
 async fn all(api: &Api<DynamicObject>) -> Vec<DynamicObject> {
-    match api.list(&ListParams::default()).await {
-        Ok(list) => list.items,
-        Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
-        Err(error) => panic!("{error}"),
-    }
+    found(api.list(&ListParams::default()).await).map_or_else(Vec::new, |list| list.items)
 }
 
 async fn definitions(client: &Client) -> Vec<String> {
@@ -128,7 +131,7 @@ async fn made_by_an_operator(client: &Client) -> Vec<String> {
 }
 
 mod tests {
-    //! On a server of their own, wherever the suite runs.
+    //! But for the first on a server of their own, wherever the suite runs.
 
     use k8s_openapi::api::core::v1::ConfigMap;
     use peerpods_test_apiserver::Server;
@@ -137,7 +140,14 @@ mod tests {
     use super::*;
     use crate::cluster::create;
     use crate::kataconfig::NAME;
-    use crate::tidy;
+    use crate::{place, tidy};
+
+    #[tokio::test]
+    #[ignore = "asks a real cluster: the first step of make test-cluster"]
+    async fn the_cluster_is_free_for_the_suite() {
+        assert!(place::is_real(), "there is no cluster");
+        refuse(&place::real_client().await).await;
+    }
 
     async fn made(client: &Client, kind: Kind, object: Value) {
         create::<DynamicObject>(&Api::all_with(client.clone(), &kind.resource()), object).await;
