@@ -22,6 +22,8 @@ pub enum Need {
     Path(&'static str),
     /// An environment variable that `make test` sets, such as the place of a built image.
     Variable(&'static str),
+    /// An environment variable that only the owner of what is tested can set, and what it is to name.
+    Setting(&'static str, &'static str),
 }
 
 impl Need {
@@ -39,6 +41,9 @@ impl Need {
             Need::Variable(name) => std::env::var_os(name)
                 .is_none()
                 .then(|| format!("needs the variable {name} (set by `make test`)")),
+            Need::Setting(name, what) => {
+                std::env::var_os(name).is_none().then(|| format!("the variable {name} does not name {what}"))
+            }
         };
         reason.filter(|r| !r.is_empty())
     }
@@ -52,16 +57,21 @@ fn on_path(name: &str) -> bool {
 /// True when everything needed is there. Otherwise prints `SKIP` with the reason and answers false, or panics under
 /// [`REQUIRE_ALL`]. Write `if !require("name", &[...]) { return; }` as the first line of a test.
 #[must_use]
-#[expect(clippy::panic, reason = "this crate is used by tests only; failing the test is its purpose")]
 pub fn require(test: &str, needs: &[Need]) -> bool {
     let missing: Vec<String> = needs.iter().filter_map(|need| need.missing()).collect();
     if missing.is_empty() {
         return true;
     }
-    let reason = missing.join(", ");
+    skip(test, &missing.join(", "));
+    false
+}
+
+/// Says that a test does not run, for a reason that no [`Need`] is: `SKIP` with it, or a failure under [`REQUIRE_ALL`]. A test that is
+/// for one place alone is left out by name where others are run.
+#[expect(clippy::panic, reason = "this crate is used by tests only; failing the test is its purpose")]
+pub fn skip(test: &str, reason: &str) {
     if std::env::var(REQUIRE_ALL).is_ok_and(|v| v == "1") {
         panic!("{test} cannot run here ({reason}), and {REQUIRE_ALL}=1 forbids skipping");
     }
     println!("SKIP {test}: {reason}");
-    false
 }

@@ -1,5 +1,6 @@
-//! Who may do what, and what for: one line a right. Roles are made of it, `deploy/README.md` shows it, and a test compares it with what the
-//! controllers ask of an API server in a whole life: a right that nobody uses fails it, as one that is missing does.
+//! Who may do what, and what for: one line a right. Roles are made of it, `deploy/README.md` shows it, and a test (`tests/it/access.rs`)
+//! compares the operator's with what it asks of an API server: one that it does not use, and that is not on the test's list with a reason,
+//! fails it, as one that is missing does.
 //!
 //! Rights go by name wherever the API server can tell names apart. It can when it is asked to create by server-side apply, which has the name
 //! in its path; it cannot for a plain create, and a list or watch only where it selects by name.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, until};
 use crate::kataconfig::NAME;
 use crate::kubectl::Kubectl;
+use crate::tidy::MADE;
 
 /// Rows of which nothing is run: section, what it says, why.
 const NOT_RUN: &[(&str, &str, &str)] = &[
@@ -77,7 +78,7 @@ impl Guide {
 pub(crate) fn kataconfig(spec: &Value) -> Value {
     json!({
         "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig",
-        "metadata": { "name": NAME }, "spec": spec,
+        "metadata": { "name": NAME, "labels": { MADE: "" } }, "spec": spec,
     })
 }
 
@@ -108,6 +109,8 @@ async fn the_guides_chapters_command_by_command() {
     let before = cluster.everything().await;
     for file in files() {
         kubectl.run(&format!("apply --server-side -f {file}")).await;
+        // The suite's, should this end halfway.
+        kubectl.run(&format!("label -f {file} {MADE}=")).await;
     }
     kubectl
         .run("wait --for=condition=Established --timeout=60s crd/kataconfigs.kataconfiguration.openshift.io")

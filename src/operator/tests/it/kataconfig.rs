@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Mark, create, until};
 use crate::place;
+use crate::tidy::MADE;
 
 pub(crate) const NAME: &str = "example-kataconfig";
 
@@ -22,7 +23,7 @@ impl Cluster {
     pub(crate) async fn ask_for(&self, spec: Value) {
         let whole = json!({
             "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig",
-            "metadata": { "name": NAME }, "spec": spec,
+            "metadata": { "name": NAME, "labels": { MADE: "" } }, "spec": spec,
         });
         create(&self.all::<KataConfig>(), whole).await;
     }
@@ -193,21 +194,11 @@ async fn a_look_at_what_is_as_it_should_be_writes_nothing() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_was_away_is_caught_up_with() {
-    let cluster = Cluster::installed(json!({})).await;
-    if !cluster.place.away_and_forgetful("an_api_server_that_was_away_is_caught_up_with").await {
-        return;
-    }
-    cluster.add_node("worker9", names::WORKER_LABEL, "rendered-worker-0").await;
-    until("the new worker has the role", || async { cluster.has_role("worker9").await }).await;
-}
-
-#[tokio::test]
 async fn what_makes_no_sense_is_refused_or_told_and_a_second_one_waits() {
     let mut cluster = Cluster::new(1).await;
     cluster.operate().await;
     let bad = json!({
-        "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": "bad" },
+        "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": "bad", "labels": { MADE: "" } },
         "spec": { "kataConfigPoolSelector": { "matchExpressions": [{ "key": "a", "operator": "Foo" }] } },
     });
     let object: KataConfig = serde_json::from_value(bad).unwrap();
@@ -238,7 +229,7 @@ async fn what_makes_no_sense_is_refused_or_told_and_a_second_one_waits() {
     .await;
 
     let second = json!({
-        "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": "zz-second" },
+        "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": "zz-second", "labels": { MADE: "" } },
     });
     // Without a spec, which the API server fills in.
     let resource = ApiResource::erase::<KataConfig>(&());

@@ -5,6 +5,7 @@
 
 mod access;
 mod applied;
+mod away;
 mod cluster;
 mod guide;
 mod kataconfig;
@@ -18,6 +19,7 @@ mod peerpod;
 mod peerpodconfig;
 mod place;
 mod plain;
+mod strangers;
 mod tidy;
 mod webhook;
 mod webhook_operator;

@@ -26,16 +26,27 @@ const SHOP: &str = "shop";
 /// What the cloud is set up by.
 const REGION: &str = "AWS_REGION";
 
-struct Bench {
-    cluster: Cluster,
-    cloud: Arc<FakeCloud>,
+/// Faster than in life.
+pub(crate) const PACE: Pace = Pace {
+    nodes_turn: Duration::from_secs(2),
+    sweep_every: Duration::from_millis(250),
+    sweep_grace: Duration::from_secs(1),
+};
+
+/// A cluster with a cloud.
+pub(crate) struct Bench {
+    pub(crate) cluster: Cluster,
+    pub(crate) cloud: Arc<FakeCloud>,
     id: String,
 }
 
 impl Bench {
-    /// The controller runs. It takes a region for good settings, and none for bad ones.
     async fn new() -> Self {
-        let cluster = Cluster::new(1).await;
+        Self::at(Cluster::new(1).await, PACE).await
+    }
+
+    /// The controller runs in a cluster. It takes a region for good settings, and none for bad ones.
+    pub(crate) async fn at(cluster: Cluster, pace: Pace) -> Self {
         create(
             &cluster.operators::<ConfigMap>(),
             json!({ "metadata": { "name": names::CLOUD_CONFIG }, "data": { "CLOUD_PROVIDER": "fake", REGION: "x" } }),
@@ -49,8 +60,6 @@ impl Bench {
         });
         let client = cluster.place.client_as(OPERATOR).await;
         let clouds = Clouds::new(client.clone(), names::NAMESPACE, make);
-        let second = Duration::from_secs(1);
-        let pace = Pace { nodes_turn: 2 * second, sweep_every: second / 4, sweep_grace: second };
         tokio::spawn(controller::run(
             client.clone(),
             names::NAMESPACE,
@@ -68,7 +77,7 @@ impl Bench {
     }
 
     /// A VM that a node made; answers its id.
-    async fn vm(&self, sandbox: &str, node: &str) -> String {
+    pub(crate) async fn vm(&self, sandbox: &str, node: &str) -> String {
         let spec = VmSpec {
             name: format!("podvm-{sandbox}"),
             image: None,
@@ -80,19 +89,19 @@ impl Bench {
         self.cloud.provider().create(&self.key(sandbox), &spec).await.unwrap().id
     }
 
-    async fn pod(&self, name: &str) -> Pod {
+    pub(crate) async fn pod(&self, name: &str) -> Pod {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), SHOP);
         let spec = json!({ "containers": [{ "name": "c", "image": "i" }] });
         create(&pods, json!({ "metadata": { "name": name }, "spec": spec })).await;
         pods.get(name).await.unwrap()
     }
 
-    fn peer_pods(&self) -> Api<PeerPod> {
+    pub(crate) fn peer_pods(&self) -> Api<PeerPod> {
         Api::namespaced(self.cluster.client.clone(), SHOP)
     }
 
     /// What the node service writes for a pod's VM.
-    async fn peer_pod(&self, sandbox: &str, pod: &Pod, node: &str, spec: Value) {
+    pub(crate) async fn peer_pod(&self, sandbox: &str, pod: &Pod, node: &str, spec: Value) {
         let mut whole = json!({
             "apiVersion": "confidentialcontainers.org/v1alpha1", "kind": "PeerPod",
             "metadata": {
@@ -108,12 +117,12 @@ impl Bench {
         create(&self.peer_pods(), whole).await;
     }
 
-    async fn delete_pod(&self, name: &str) {
+    pub(crate) async fn delete_pod(&self, name: &str) {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), SHOP);
         pods.delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
     }
 
-    async fn nothing_is_left(&self) {
+    pub(crate) async fn nothing_is_left(&self) {
         until("VMs and PeerPods are gone", || async {
             self.cloud.machines().is_empty()
                 && self.peer_pods().list(&ListParams::default()).await.unwrap().items.is_empty()
@@ -121,7 +130,7 @@ impl Bench {
         .await;
     }
 
-    async fn status_says(&self, name: &str, text: &str) {
+    pub(crate) async fn status_says(&self, name: &str, text: &str) {
         until(&format!("{name} says {text}"), || async {
             let status = self.peer_pods().get(name).await.unwrap().status.unwrap_or_default();
             status.last_error.is_some_and(|error| error.contains(text))
@@ -129,7 +138,7 @@ impl Bench {
         .await;
     }
 
-    async fn told(&self, reason: &str) -> Option<String> {
+    pub(crate) async fn told(&self, reason: &str) -> Option<String> {
         let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), SHOP);
         let all = events.list(&ListParams::default()).await.unwrap();
         all.into_iter().find(|event| event.reason.as_deref() == Some(reason)).and_then(|event| event.note)
@@ -138,6 +147,19 @@ impl Bench {
     async fn annotate(&self, name: &str, annotation: &str, value: &str) {
         let patch = json!({ "metadata": { "annotations": { annotation: value } } });
         self.peer_pods().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// Its node does its work.
+    pub(crate) async fn is_at_work(&self, node: &str) {
+        let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+        let nodes = self.cluster.all::<Node>();
+        nodes.patch_status(node, &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
+    }
+
+    /// Whether a PeerPod is asked to go.
+    pub(crate) async fn is_leaving(&self, name: &str) -> bool {
+        let found = self.peer_pods().get_opt(name).await.unwrap();
+        found.is_some_and(|one| one.metadata.deletion_timestamp.is_some())
     }
 
     async fn region_is(&self, region: &str) {
@@ -176,15 +198,30 @@ async fn a_vm_that_was_asked_for_and_not_seen_goes_too() {
 #[tokio::test]
 async fn a_node_that_works_has_its_turn_first() {
     let bench = Bench::new().await;
-    let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
-    let nodes = bench.cluster.all::<Node>();
-    nodes.patch_status("worker0", &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
+    bench.is_at_work("worker0").await;
     let pod = bench.pod("web").await;
     let id = bench.vm("s1", "worker0").await;
     bench.peer_pod("s1", &pod, "worker0", json!({ "instanceID": id })).await;
     bench.delete_pod("web").await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(bench.cloud.calls(Operation::Delete), 0, "not yet");
+    bench.nothing_is_left().await;
+}
+
+/// The end of a namespace asks everything in it to go, in no order.
+#[tokio::test]
+async fn a_peerpod_that_goes_before_its_pod_keeps_the_vm_until_the_pods_end() {
+    let bench = Bench::new().await;
+    bench.is_at_work("worker0").await;
+    let pod = bench.pod("web").await;
+    let id = bench.vm("s1", "worker0").await;
+    bench.peer_pod("s1", &pod, "worker0", json!({ "instanceID": id })).await;
+    bench.peer_pods().delete("web-s1", &DeleteParams::default()).await.unwrap();
+    // Its node's turn passes twice.
+    tokio::time::sleep(PACE.nodes_turn * 2 + Duration::from_millis(500)).await;
+    assert_eq!(bench.cloud.calls(Operation::Delete), 0, "the pod is at work in it");
+    assert!(bench.is_leaving("web-s1").await);
+    bench.delete_pod("web").await;
     bench.nothing_is_left().await;
 }
 

@@ -12,15 +12,16 @@ use kube::config::AuthInfo;
 use kube::{Client, Config};
 use peerpods_operator::names;
 use peerpods_test_apiserver::Server;
+use peerpods_test_require::{Need, require, skip};
 use tokio::process::Command;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::tidy;
+use crate::{strangers, tidy};
 
 /// A program of the cluster's owner that is called with `stop` and `start` (the API server), `compact` (the store), and
 /// `route NAMESPACE/SERVICE ADDRESS` (where the API server is to find a Service that this process answers for).
 const PROGRAM: &str = "PEERPODS_TEST_CLUSTER_PROGRAM";
-/// For how many seconds the API server is away.
+/// For how many seconds the API server is away where a test waits for it.
 const AWAY: &str = "PEERPODS_TEST_AWAY_SECONDS";
 
 static TURN: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
@@ -37,24 +38,46 @@ pub(crate) fn is_real() -> bool {
     std::env::var("PEERPODS_TEST_CLUSTER").is_ok_and(|value| value == "1")
 }
 
-/// Says that a test is not for real clusters, where this is one.
-pub(crate) fn cannot(test: &str, why: &str) -> bool {
+/// A client of the cluster of `KUBECONFIG`.
+pub(crate) async fn real_client() -> Client {
+    // Another part of the program may have chosen already: its choice is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Client::try_default().await.unwrap()
+}
+
+/// Whether a test has an API server of its own, for what no real one does. Else says that it does not run.
+pub(crate) fn has_own_server(test: &str, why: &str) -> bool {
     if is_real() {
-        println!("SKIP {test}: {why}");
+        skip(test, why);
     }
-    is_real()
+    !is_real()
+}
+
+/// Whether the API server can be taken away for a while. Else says that the test does not run.
+pub(crate) fn can_be_away(test: &str) -> bool {
+    !is_real() || require(test, &[Need::Setting(PROGRAM, "what stops and starts the API server")])
+}
+
+/// Whether the API server can ask webhooks of this process. Else says that the test does not run.
+pub(crate) fn reaches_us(test: &str) -> bool {
+    !is_real()
+        || require(test, &[Need::Setting(PROGRAM, "what leads the API server to a webhook of this process")])
+}
+
+/// For how long the API server is to be away in the test that waits for it to be back.
+pub(crate) fn away() -> Duration {
+    let seconds = std::env::var(AWAY).ok().map(|seconds| seconds.parse().unwrap());
+    Duration::from_secs(seconds.unwrap_or(6))
 }
 
 impl Place {
     pub(crate) async fn open() -> Self {
-        // Another part of the program may have chosen already: its choice is as good.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         if !is_real() {
             return Self::Own(Server::start().await.unwrap());
         }
         let turn = TURN.clone().lock_owned().await;
-        let client = Client::try_default().await.unwrap();
-        tidy::refuse_where_somebody_works(&client).await;
+        let client = real_client().await;
+        strangers::refuse(&client).await;
         tidy::tidy(&client).await;
         Self::Real { _turn: turn }
     }
@@ -63,7 +86,7 @@ impl Place {
     pub(crate) async fn client(&self) -> Client {
         match self {
             Self::Own(server) => server.client("test").unwrap(),
-            Self::Real { .. } => Client::try_default().await.unwrap(),
+            Self::Real { .. } => real_client().await,
         }
     }
 
@@ -90,25 +113,28 @@ impl Place {
         }
     }
 
-    /// The API server is away for a while, and forgets what it could have told of that time. In a real cluster somebody has to say how
-    /// that is done; else this says that it was not.
-    pub(crate) async fn away_and_forgetful(&self, test: &str) -> bool {
-        let seconds = std::env::var(AWAY).ok().and_then(|seconds| seconds.parse().ok());
-        let seconds = Duration::from_secs(seconds.unwrap_or(2));
-        if let Self::Own(server) = self {
-            server.away(seconds).await.unwrap();
-            server.compact();
-            return true;
+    /// The API server goes away.
+    pub(crate) async fn stop(&self) {
+        match self {
+            Self::Own(server) => server.stop().await,
+            Self::Real { .. } => call(&["stop"]).await,
         }
-        let Ok(program) = std::env::var(PROGRAM) else {
-            println!("SKIP {test}: {PROGRAM} does not say how the API server is stopped and started");
-            return false;
-        };
-        call(&program, &["stop"]).await;
-        tokio::time::sleep(seconds).await;
-        call(&program, &["start"]).await;
-        call(&program, &["compact"]).await;
-        true
+    }
+
+    /// It comes back, with the objects that it had.
+    pub(crate) async fn start(&self) {
+        match self {
+            Self::Own(server) => server.serve_again().unwrap(),
+            Self::Real { .. } => call(&["start"]).await,
+        }
+    }
+
+    /// It forgets what it could have told of the time before.
+    pub(crate) async fn compact(&self) {
+        match self {
+            Self::Own(server) => server.compact(),
+            Self::Real { .. } => call(&["compact"]).await,
+        }
     }
 
     /// The API server finds one of our Services at an address of this process.
@@ -117,21 +143,13 @@ impl Place {
             Self::Own(server) => server.resolve_service(names::NAMESPACE, service, address),
             Self::Real { .. } => {
                 let service = format!("{}/{service}", names::NAMESPACE);
-                call(&std::env::var(PROGRAM).unwrap(), &["route", &service, &address.to_string()]).await;
+                call(&["route", &service, &address.to_string()]).await;
             }
         }
     }
 }
 
-/// Whether the API server can ask webhooks of this process. Says so when it cannot.
-pub(crate) fn reaches_us(test: &str) -> bool {
-    let reaches = !is_real() || std::env::var(PROGRAM).is_ok();
-    if !reaches {
-        println!("SKIP {test}: {PROGRAM} does not say how the API server reaches a webhook of this process");
-    }
-    reaches
-}
-
-async fn call(program: &str, what: &[&str]) {
-    assert!(Command::new(program).args(what).status().await.unwrap().success(), "{program} {what:?}");
+async fn call(what: &[&str]) {
+    let program = std::env::var(PROGRAM).unwrap();
+    assert!(Command::new(&program).args(what).status().await.unwrap().success(), "{program} {what:?}");
 }

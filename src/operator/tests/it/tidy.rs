@@ -1,16 +1,17 @@
-//! A real cluster as a test finds it: nothing of ours, and nobody at work whom a test would disturb. Goes by fixed names and by the label of
-//! what tests make, never by more.
+//! A real cluster as a test finds it: without what earlier ones made. Removed is what has the label [`MADE`], what is in those of the
+//! suite's namespaces that have it, and the operator's own objects of the whole cluster by their fixed names; these are the suite's, because it
+//! begins nowhere where they are anybody else's ([`crate::strangers`]). Namespaces, definitions, accounts and roles stay for the next
+//! test, and go at the end of `make test-cluster`. Events in `default` expire by themselves.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPod, PeerPodConfig};
-use peerpods_operator::deploy::OPERATOR;
 use peerpods_operator::names;
 use peerpods_operator::objects::Kind;
 use peerpods_operator::webhook::configuration as webhook;
@@ -26,13 +27,16 @@ pub(crate) const MADE: &str = "test.peerpods.io/made";
 pub(crate) const NAMESPACES: [&str; 4] =
     [names::NAMESPACE, names::DASHBOARD_NAMESPACE, "openshift-config", "shop"];
 
+/// The one of them that no test deletes. While it has the label, the operator's objects are the suite's.
+pub(crate) const CLAIM: &str = "shop";
+
 /// A definition that one test makes.
 const SERVICE_CA: &str = "servicecas.operator.openshift.io";
-/// What Kubernetes and OpenShift put into every namespace.
-const FURNITURE: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
+/// What Kubernetes puts into every namespace.
+const FURNITURE: &str = "kube-root-ca.crt";
 
-/// Kinds of the whole cluster, and the names of theirs that are ours.
-const OURS: [(Kind, &[&str]); 9] = [
+/// Kinds of the whole cluster, and the names of theirs that are the operator's.
+pub(crate) const OURS: [(Kind, &[&str]); 9] = [
     // First what could be in the way of the rest.
     (Kind::MUTATING_WEBHOOKS, &[webhook::CONFIGURATION, webhook::UPSTREAMS, "wrong"]),
     (Kind::VALIDATING_WEBHOOKS, &[webhook::CONFIGURATION]),
@@ -67,29 +71,11 @@ const fn made(group: &'static str, kind: &'static str, plural: &'static str) -> 
     Kind { group, version: "v1", kind, plural }
 }
 
-/// A cluster with a machine config operator or an operator of ours is somebody's: these tests would change its nodes.
-pub(crate) async fn refuse_where_somebody_works(client: &Client) {
-    let pools: Api<DynamicObject> = Api::all_with(client.clone(), &Kind::MACHINE_CONFIG_POOL.resource());
-    let found = pools.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-    let theirs: Vec<_> = found
-        .iter()
-        .filter(|pool| !pool.labels().contains_key(MADE) && pool.name_any() != names::POOL)
-        .map(ResourceExt::name_any)
-        .collect();
-    assert!(theirs.is_empty(), "this cluster has a machine config operator of its own: {theirs:?}");
-    let deployments: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), names::NAMESPACE, &Kind::DEPLOYMENT.resource());
-    let operator = deployments.get_opt(OPERATOR).await.unwrap();
-    assert!(
-        operator.is_none(),
-        "this cluster has the Deployment {OPERATOR}: the suite runs the controllers itself"
-    );
-}
-
-/// Removes what tests and the operator made, and waits until it is gone. Events go as well: one test is not to read what another was told.
+/// Removes what tests and the operator made, and waits until it is gone. Events go with the rest of their namespaces: one test is not to
+/// read what another was told.
 pub(crate) async fn tidy(client: &Client) {
-    for namespace in NAMESPACES.iter().chain([&"default"]) {
-        forget(&Api::namespaced(client.clone(), namespace)).await;
+    for namespace in made_namespaces(client).await {
+        forget(&Api::namespaced(client.clone(), &namespace)).await;
     }
     let tried = tokio::time::timeout(PATIENCE, async {
         while !is_tidy(client).await {
@@ -126,21 +112,15 @@ fn is_our_kind(definition: &str) -> bool {
 /// Asks everything to go. Whether there was nothing.
 async fn is_tidy(client: &Client) -> bool {
     let mut left = 0;
-    left += release::<PeerPodConfig>(&Api::namespaced(client.clone(), names::NAMESPACE)).await;
-    left += release::<PeerPod>(&Api::namespaced(client.clone(), "shop")).await;
-    left += release::<KataConfig>(&Api::all(client.clone())).await;
+    left += release::<KataConfig>(&Api::all(client.clone()), |one| one.labels().contains_key(MADE)).await;
     for (kind, theirs) in OURS {
         let api = Api::all_with(client.clone(), &kind.resource());
         left += remove(&api, |object| theirs.contains(&object.name_any().as_str())).await;
     }
     let pools = Api::all_with(client.clone(), &Kind::MACHINE_CONFIG_POOL.resource());
     left += remove(&pools, |pool| pool.labels().contains_key(MADE)).await;
-    for namespace in NAMESPACES {
-        for kind in CONTENTS {
-            let api = Api::namespaced_with(client.clone(), namespace, &kind.resource());
-            left += remove(&api, |object| is_no_others(kind, object)).await;
-        }
-        left += end_pods(&Api::namespaced(client.clone(), namespace), ListParams::default()).await;
+    for namespace in made_namespaces(client).await {
+        left += empty(client, &namespace).await;
     }
     let system: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
     left += end_pods(&system, ListParams::default().labels(MADE)).await;
@@ -154,35 +134,50 @@ async fn is_tidy(client: &Client) -> bool {
     left == 0
 }
 
-/// What Kubernetes puts into every namespace, and what OpenShift keeps in its own, is not ours.
-fn is_no_others(kind: Kind, object: &DynamicObject) -> bool {
-    let own = [names::NAMESPACE, "shop"].contains(&object.namespace().unwrap_or_default().as_str());
+/// Those of the suite's namespaces that it made.
+async fn made_namespaces(client: &Client) -> Vec<String> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let made = namespaces.list(&ListParams::default().labels(MADE)).await.unwrap();
+    made.iter().map(ResourceExt::name_any).filter(|name| NAMESPACES.contains(&name.as_str())).collect()
+}
+
+/// Asks everything in a namespace to go, but what every one has. How much there was.
+async fn empty(client: &Client, namespace: &str) -> usize {
+    let mut left = release::<PeerPodConfig>(&Api::namespaced(client.clone(), namespace), |_| true).await;
+    left += release::<PeerPod>(&Api::namespaced(client.clone(), namespace), |_| true).await;
+    for kind in CONTENTS {
+        let api = Api::namespaced_with(client.clone(), namespace, &kind.resource());
+        left += remove(&api, |object| !stays(kind, object)).await;
+    }
+    left + end_pods(&Api::namespaced(client.clone(), namespace), ListParams::default()).await
+}
+
+/// What Kubernetes puts into every namespace, and accounts and roles of `deploy/`.
+fn stays(kind: Kind, object: &DynamicObject) -> bool {
     let name = object.name_any();
-    let service = object.data["type"] == "kubernetes.io/service-account-token";
     match kind {
-        // Accounts and roles of `deploy/` stay, and Kubernetes' own.
         Kind::SERVICE_ACCOUNT | Kind::ROLE | Kind::ROLE_BINDING => {
-            [webhook::DEPLOYMENT, names::INSTALLER_ACCOUNT].contains(&name.as_str())
+            ![webhook::DEPLOYMENT, names::INSTALLER_ACCOUNT].contains(&name.as_str())
         }
-        Kind::CONFIG_MAP if !own => name == names::DASHBOARD,
-        _ if !own => object.labels().contains_key(MADE),
-        _ => !FURNITURE.contains(&name.as_str()) && !service,
+        _ => name == FURNITURE || object.data["type"] == "kubernetes.io/service-account-token",
     }
 }
 
 /// Deletes objects with whatever holds them: nobody of ours is there to let them go. How many there were.
-async fn release<K>(api: &Api<K>) -> usize
+async fn release<K>(api: &Api<K>, is_ours: impl Fn(&K) -> bool) -> usize
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
     // A kind that is not there has no objects.
     let Ok(list) = api.list(&ListParams::default()).await else { return 0 };
-    for object in &list {
+    let mut found = 0;
+    for object in list.iter().filter(|object| is_ours(object)) {
         let _ = api.delete(&object.name_any(), &DeleteParams::default()).await;
         let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
         let _ = api.patch(&object.name_any(), &PatchParams::default(), &free).await;
+        found += 1;
     }
-    list.items.len()
+    found
 }
 
 async fn remove(api: &Api<DynamicObject>, is_ours: impl Fn(&DynamicObject) -> bool) -> usize {

@@ -68,6 +68,26 @@ impl Cluster {
     }
 }
 
+/// A certificate's Secret when it is time for the next one, which a keeper has made a while ago.
+pub(crate) async fn expiring(secrets: &Api<Secret>, name: &str, service: &str) -> Secret {
+    let mut secret = secrets.get(name).await.unwrap();
+    let State::Ours(held) = held::state_of(Some(&secret)) else { panic!("{secret:?}") };
+    let earlier = SystemTime::now() - Duration::from_secs(11 * 60);
+    secret.data = Some(held.staged(&make(&names_of(service, names::NAMESPACE), earlier).unwrap()));
+    secret
+}
+
+/// A configuration of the name that upstream's has, with this webhook in it.
+pub(crate) fn upstreams(webhook: &str) -> Value {
+    json!({
+        "metadata": { "name": UPSTREAMS },
+        "webhooks": [{
+            "name": webhook, "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": { "service": { "namespace": names::NAMESPACE, "name": SERVICE, "path": MUTATE_POD } },
+        }],
+    })
+}
+
 pub(crate) fn gets_a_vm(pod: &Pod) -> bool {
     let first = pod.spec.as_ref().unwrap().containers[0].resources.clone().unwrap_or_default();
     first.limits.is_some_and(|limits| limits.contains_key(VM))
@@ -180,11 +200,7 @@ async fn a_rotation_under_load_fails_no_pod() {
     let secrets = cluster.operators::<Secret>();
     let shown = async || secrets.get(CERTIFICATE_SECRET).await.unwrap().data.unwrap()["tls.crt"].clone();
     let before = shown().await;
-    // A third of its life was left a while ago, and a keeper made the next certificate.
-    let mut secret = secrets.get(CERTIFICATE_SECRET).await.unwrap();
-    let State::Ours(held) = held::state_of(Some(&secret)) else { panic!("{secret:?}") };
-    let earlier = SystemTime::now() - Duration::from_secs(11 * 60);
-    secret.data = Some(held.staged(&make(&names_of(SERVICE, names::NAMESPACE), earlier).unwrap()));
+    let secret = expiring(&secrets, CERTIFICATE_SECRET, SERVICE).await;
     let (mut created, mut after) = (0, 0);
     for n in 0..400 {
         if n == 20 {
@@ -275,17 +291,8 @@ async fn upstreams_configuration_is_taken_over_from_and_nobody_elses() {
         return;
     }
     let mut cluster = Cluster::new(1).await;
-    let of = |webhook: &str| {
-        json!({
-            "metadata": { "name": UPSTREAMS },
-            "webhooks": [{
-                "name": webhook, "sideEffects": "None", "admissionReviewVersions": ["v1"],
-                "clientConfig": { "service": { "namespace": names::NAMESPACE, "name": SERVICE, "path": MUTATE_POD } },
-            }],
-        })
-    };
     let configurations = cluster.all::<MutatingWebhookConfiguration>();
-    create(&configurations, of(POD_WEBHOOK)).await;
+    create(&configurations, upstreams(POD_WEBHOOK)).await;
     cluster.operate().await;
     cluster.ask_for(json!({ "enablePeerPods": true })).await;
     cluster.worker_is_changed("R1").await;
@@ -293,7 +300,7 @@ async fn upstreams_configuration_is_taken_over_from_and_nobody_elses() {
     assert!(cluster.there(Kind::MUTATING_WEBHOOKS, UPSTREAMS).await, "until ours does its work");
     let _webhook = cluster.webhook().await;
     until("upstream's is gone", || async { !cluster.there(Kind::MUTATING_WEBHOOKS, UPSTREAMS).await }).await;
-    create(&configurations, of("mthing.kb.io")).await;
+    create(&configurations, upstreams("mthing.kb.io")).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(cluster.there(Kind::MUTATING_WEBHOOKS, UPSTREAMS).await);
 }

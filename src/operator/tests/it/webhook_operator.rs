@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::place;
+use crate::tidy::MADE;
 use crate::webhook::{gets_a_vm, peer_pod};
 
 fn kataconfig(name: &str, spec: Value) -> KataConfig {
     let whole = json!({
-        "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": name }, "spec": spec,
+        "apiVersion": "kataconfiguration.openshift.io/v1", "kind": "KataConfig", "metadata": { "name": name, "labels": { MADE: "" } }, "spec": spec,
     });
     serde_json::from_value(whole).unwrap()
 }

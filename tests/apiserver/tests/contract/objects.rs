@@ -82,6 +82,8 @@ async fn a_node_gets_an_extended_resource_through_its_status_only() {
     let mut cordoned = nodes.get(&name).await.unwrap();
     cordoned.spec.get_or_insert_default().unschedulable = Some(true);
     cordoned.status = None;
+    // Whichever is the latest: controllers of a real cluster write to nodes as well.
+    cordoned.metadata.resource_version = None;
     let replaced = nodes.replace(&name, &PostParams::default(), &cordoned).await.unwrap();
     assert_eq!(shown(&replaced).unwrap().0, "10");
     nodes.delete(&name, &DeleteParams::default()).await.unwrap();

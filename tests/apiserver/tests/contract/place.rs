@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, Resource};
 use peerpods_test_apiserver::Server;
+use peerpods_test_require::skip;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ impl Place {
         let place = Self::new().await;
         let server = place.server.clone();
         if server.is_none() {
-            eprintln!("SKIP {test}: only the test API server can do this");
+            skip(test, "only the test API server can do this");
         }
         server.map(|server| (place, server))
     }
