@@ -1,5 +1,5 @@
 //! Where a test runs: an API server of its own in this process, or, with `PEERPODS_TEST_CLUSTER=1`, the cluster of `KUBECONFIG`. There tests
-//! take turns, because what the operator makes has fixed names, and each leaves the cluster as it found it.
+//! take turns, because what the operator makes has fixed names, and each takes away what it made ([`crate::tidy`]).
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};

@@ -32,8 +32,8 @@ pub(crate) const CLAIM: &str = "shop";
 
 /// A definition that one test makes.
 const SERVICE_CA: &str = "servicecas.operator.openshift.io";
-/// What Kubernetes puts into every namespace.
-const FURNITURE: &str = "kube-root-ca.crt";
+/// What controller managers put into every namespace, OpenShift's build of Kubernetes both.
+const FURNITURE: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
 
 /// Kinds of the whole cluster, and the names of theirs that are the operator's.
 pub(crate) const OURS: [(Kind, &[&str]); 9] = [
@@ -152,14 +152,16 @@ async fn empty(client: &Client, namespace: &str) -> usize {
     left + end_pods(&Api::namespaced(client.clone(), namespace), ListParams::default()).await
 }
 
-/// What Kubernetes puts into every namespace, and accounts and roles of `deploy/`.
+/// What every namespace has, and accounts and roles of `deploy/`.
 fn stays(kind: Kind, object: &DynamicObject) -> bool {
     let name = object.name_any();
     match kind {
         Kind::SERVICE_ACCOUNT | Kind::ROLE | Kind::ROLE_BINDING => {
             ![webhook::DEPLOYMENT, names::INSTALLER_ACCOUNT].contains(&name.as_str())
         }
-        _ => name == FURNITURE || object.data["type"] == "kubernetes.io/service-account-token",
+        _ => {
+            FURNITURE.contains(&name.as_str()) || object.data["type"] == "kubernetes.io/service-account-token"
+        }
     }
 }
 
