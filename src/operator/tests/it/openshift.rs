@@ -1,4 +1,4 @@
-//! OpenShift's kinds as far as the operator uses them, with schemas that take anything.
+//! OpenShift's kinds as far as the operator and `deploy/` use them, with schemas that take anything.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,20 @@ pub(crate) fn definitions() -> Vec<Value> {
         ("security.openshift.io", "SecurityContextConstraints", "securitycontextconstraints", "scc"),
     ]
     .map(|(group, kind, plural, short)| definition(group, kind, plural, short))
-    .into()
+    .into_iter()
+    .chain(monitoring())
+    .collect()
+}
+
+/// What its Prometheus is told by.
+fn monitoring() -> [Value; 2] {
+    [("ServiceMonitor", "servicemonitors", "smon"), ("PrometheusRule", "prometheusrules", "promrule")].map(
+        |(kind, plural, short)| {
+            let mut definition = definition("monitoring.coreos.com", kind, plural, short);
+            definition["spec"]["scope"] = "Namespaced".into();
+            definition
+        },
+    )
 }
 
 /// The definition of one.
