@@ -291,7 +291,7 @@ const OPERATORS: &[Right] = &[
     right(Own, (RBAC, "roles"), &[webhook::DEPLOYMENT], TEND, "the same"),
     right(Own, (RBAC, "rolebindings"), &[webhook::DEPLOYMENT], TEND, "the same"),
     right(Own, ("coordination.k8s.io", "leases"), &[], &["create"], "one replica leads"),
-    right(Own, ("coordination.k8s.io", "leases"), &[OPERATOR], &["get", "update", "patch"], "the same"),
+    right(Own, ("coordination.k8s.io", "leases"), &[OPERATOR], &["get", "update"], "the same"),
     right(
         OpenShift(OPENSHIFT_CONFIG),
         ("", "secrets"),

@@ -71,14 +71,6 @@ const RARE: &[Rare] = &[
         verbs: &["update"],
         why: "handed on to the webhook, which renews it",
     },
-    Rare {
-        scope: Scope::Own,
-        group: "coordination.k8s.io",
-        resource: "leases",
-        names: &[OPERATOR],
-        verbs: &["patch"],
-        why: "nobody: a Lease is replaced. The right can be taken away, and then this line",
-    },
 ];
 
 /// The least that can be taken from rights: a verb of one, with one of its names where it has any.

@@ -1,5 +1,6 @@
 //! KataConfig from install to the last trace.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -9,6 +10,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use peerpods_crds::{KATACONFIG_FINALIZER, KataConfig, KataConfigStatus, PeerPodConfig};
+use peerpods_operator::deploy::OPERATOR;
 use peerpods_operator::names;
 use peerpods_operator::objects::Kind;
 use serde_json::{Value, json};
@@ -278,4 +280,25 @@ async fn the_dashboard_is_copied_to_where_the_console_looks() {
         })
     })
     .await;
+}
+
+/// A node is written by its kubelet all the time: whoever replaces it is late or overwrites.
+#[tokio::test]
+async fn b18_nodes_are_patched_and_never_replaced() {
+    if !place::has_own_server(
+        "b18_nodes_are_patched_and_never_replaced",
+        "a real API server lists no requests",
+    ) {
+        return;
+    }
+    let cluster = Cluster::installed(json!({ "enablePeerPods": true })).await;
+    cluster.advertises("worker0", Some("10")).await;
+    let requests = cluster.place.server().unwrap().requests();
+    let writes = requests.iter().filter(|asked| asked.is_write() && asked.path.starts_with("/api/v1/nodes/"));
+    let ours: BTreeSet<_> = writes
+        .filter(|asked| asked.agent == OPERATOR)
+        .map(|asked| (asked.verb, asked.path.as_str()))
+        .collect();
+    let patched = |path| ("patch", path);
+    assert_eq!(ours, [patched("/api/v1/nodes/worker0"), patched("/api/v1/nodes/worker0/status")].into());
 }

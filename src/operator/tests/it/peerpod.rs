@@ -247,7 +247,7 @@ async fn what_keeps_a_vm_is_told_and_tried_again_and_a_person_can_end_it() {
 }
 
 #[tokio::test]
-async fn wrong_settings_name_what_is_wrong_and_right_ones_are_used_at_once() {
+async fn b20_wrong_settings_name_what_is_wrong_and_right_ones_are_used_at_once() {
     let bench = Bench::new().await;
     bench.region_is("").await;
     let pod = bench.pod("web").await;
