@@ -56,6 +56,7 @@ aws-burst: packages ## 500 sandboxes at once before EC2's published buckets, fro
 #
 # What only the test API server can do is not for a real one: tell what it was asked, lose an answer, know clients by their rules.
 OWN_SERVER_ONLY := access:: knobs:: roles:: a_webhook_behind_a_service_is_known
+MADE := test.peerpods.io/made
 CLUSTER_SUITES := --locked -p peerpods-test-apiserver -p peerpods-operator
 CLUSTER_IS_FREE := strangers::tests::the_cluster_is_free_for_the_suite
 .PHONY: test-cluster
@@ -66,7 +67,10 @@ test-cluster: packages ## The operator's suite and what it expects of an API ser
 	cargo test $(CLUSTER_SUITES) --test contract --test it --no-fail-fast -- \
 	  --include-ignored --nocapture $(addprefix --skip ,$(CLUSTER_IS_FREE) $(OWN_SERVER_ONLY))
 	@# Stays where a test failed, for whoever looks and for the next run.
-	kubectl delete customresourcedefinitions,clusterroles,clusterrolebindings,namespaces -l test.peerpods.io/made
+	kubectl delete customresourcedefinitions,clusterroles,clusterrolebindings -l $(MADE)
+	kubectl delete namespaces -l $(MADE) --field-selector metadata.name!=openshift-config,metadata.name!=openshift-config-managed
+	@# OpenShift's build of Kubernetes lets nobody delete these two; they keep the label, and the next run takes them.
+	kubectl delete namespaces -l $(MADE) || true
 
 # How many deaths (POINTS), and which history to replay (SEED=17@230+245) or from which workload to begin (SEED=500).
 .PHONY: crash-test

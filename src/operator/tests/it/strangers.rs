@@ -81,7 +81,7 @@ async fn all(api: &Api<DynamicObject>) -> Vec<DynamicObject> {
 async fn definitions(client: &Client) -> Vec<String> {
     let mut found = Vec::new();
     for ours in peerpods_crds::all() {
-        found.extend(unmarked(&api::<CustomResourceDefinition>(client), &ours.name()).await);
+        found.extend(unmarked(&api::<CustomResourceDefinition>(client), ours.name()).await);
     }
     found
 }
