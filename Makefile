@@ -117,7 +117,7 @@ check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets $(if $(filter aws,$(WITHOUT)),$(NO_SDK),--features peerpods/aws) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace $(if $(filter aws,$(WITHOUT)),$(NO_SDK),--features peerpods/aws) --no-deps --document-private-items --quiet
-	bash -n .ci/run .ci/packages .ci/moto tests/demo tests/upgrade tests/fuzz/run tests/fuzz/rustc
+	bash -n .ci/run .ci/packages .ci/moto images/container/build images/container/try tests/demo tests/upgrade tests/fuzz/run tests/fuzz/rustc
 
 # An older build's daemon and link hand over to this one's. Its checkout and build stay in UPGRADE_DIR for the next time.
 FROM ?= dfd8ffc
@@ -181,6 +181,28 @@ demo bench: FEATURES =
 .PHONY: release
 release: ## The programs of a node, with every provider; FEATURES= without the cloud SDKs
 	cargo build --locked --release -p peerpods -p peerpods-agentlink $(if $(FEATURES),--features "$(FEATURES:%=peerpods/%)")
+
+# The host's systemd runs the link with the host's C library, so in the container image it is one that needs none. Its part of the crate
+# needs no systemd.
+LINK := $(BUILD)/$(GUEST_TRIPLE)/release/peerpods-link
+.PHONY: static-link
+static-link:
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(GUEST_TRIPLE) \
+	  -p peerpods-agentlink --no-default-features --bin peerpods-link
+
+# PROGRAM=FILE takes a program that was built before.
+PROGRAM ?=
+CONTAINER := $(BUILD)/container/peerpods.tar
+.PHONY: container
+container: packages $(if $(PROGRAM),,release) static-link ## The container image that deploy/ runs, as an OCI archive; PROGRAM=FILE: of a built peerpods, FEATURES= without the cloud SDKs
+	images/container/build "$(CONTAINER)" "$(or $(PROGRAM),$(BUILD)/release/peerpods)" "$(LINK)"
+	@# It starts where it is to: read-only, as its own user, with nothing but what is in it.
+	images/container/try "$(CONTAINER)" --version
+	images/container/try "$(CONTAINER)" --exec peerpods-link --version
+	@printf '%s\n' "" "To push it (a tag of its own: nodes keep what they pulled under a name):" \
+	  "  skopeo copy oci-archive:$(CONTAINER) docker://REGISTRY/peerpods:TAG" "and to run it:" \
+	  "  helm install peerpods deploy/chart --set image=REGISTRY/peerpods:TAG -n openshift-sandboxed-containers-operator" \
+	  "  peerpods manifests --image REGISTRY/peerpods:TAG | kubectl apply --server-side -f -"
 
 # The programs in the VM are static. The target is named, or build scripts and macros would get the flag too.
 .PHONY: guest

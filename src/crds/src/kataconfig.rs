@@ -67,14 +67,15 @@ pub struct KataConfigSpec {
     /// Only nodes that Node Feature Discovery found able to run Kata Containers (label feature.node.kubernetes.io/runtime.kata=true).
     #[serde(default)]
     pub check_node_eligibility: bool,
-    /// What the container runtime logs: trace, debug, info, warn, error, fatal or panic. Another level than info makes the nodes reboot.
+    /// What the container runtime logs: trace, debug, info, warn, error, fatal or panic. Changes reboot nodes on OpenShift, elsewhere they
+    /// restart that runtime.
     #[serde(default = "default_log_level")]
     #[schemars(regex(pattern = r"^(trace|debug|info|warn|error|fatal|panic)?$"))]
     pub log_level: String,
     /// Pods with VMs of their own in the cloud: the runtime class kata-remote-cc, its node service and its webhook.
     #[serde(default)]
     pub enable_peer_pods: bool,
-    /// The image of the monitor's DaemonSet. Without it the operator's own is used.
+    /// The image of the monitor's DaemonSet. Without it that of the operator's variable RELATED_IMAGE_KATA_MONITOR is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub kata_monitor_image: Option<String>,

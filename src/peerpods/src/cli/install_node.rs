@@ -10,12 +10,13 @@ use crate::config::duration;
 
 /// What is placed, and examples, for the help.
 pub const HELP: &str = "\
-What is placed, each file with a first line that says whose it is:
+What is placed, files that are all ours with a first line that says whose they are:
   /opt/kata/configuration-remote.toml       the Kata shim's configuration for peer pods
   /etc/crio/crio.conf.d/50-peerpods         CRI-O's handlers
   /etc/containerd/conf.d/peerpods.toml      containerd's handlers, where its configuration is of version 3 or later
   /etc/containerd/config.toml               of version 2: a marked block with the handlers at its end; later ones: a
-                                            marked entry in `imports` where none covers conf.d
+                                            marked entry in `imports` where none covers conf.d; all ours where there is none
+  /var/lib/peerpods-installer.json          what was made and what is owed, while there is something
 The container runtime is restarted when something changed; pods go on. What is the host's own is never replaced, and
 --remove leaves the host's files byte for byte as they were.
 

@@ -10,6 +10,7 @@ pub mod sandbox;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use peerpods_operator::deploy::workload;
 
 use crate::config;
 use crate::exit;
@@ -95,11 +96,15 @@ pub enum Command {
     Crd,
     /// Print what runs the operator and says who may do what, for kubectl
     #[command(after_help = "Examples:\n  peerpods manifests | kubectl apply --server-side -f -\n  \
+        peerpods manifests --image registry.example.com/peerpods:0.1.0 | kubectl apply --server-side -f -\n  \
         peerpods manifests --openshift | oc apply --server-side -f -")]
     Manifests {
         /// Also what only OpenShift has
         #[arg(long)]
         openshift: bool,
+        /// The image of this program: of the operator, and of the node service, the webhook and the installer that it runs
+        #[arg(long, value_name = "IMAGE", default_value = workload::IMAGE)]
+        image: String,
     },
     /// Look at the configuration
     #[command(subcommand)]

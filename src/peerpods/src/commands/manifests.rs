@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use peerpods_operator::deploy::files;
+use peerpods_operator::deploy::workload::IMAGE;
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -25,9 +26,13 @@ pub(super) fn definitions(output: Output) -> Result<u8, Failure> {
     }
 }
 
-/// Prints what runs the operator, in the order in which it is applied.
-pub(super) fn operator(output: Output, openshift: bool) -> Result<u8, Failure> {
+/// Prints what runs the operator from an image, in the order in which it is applied.
+pub(super) fn operator(output: Output, openshift: bool, image: &str) -> Result<u8, Failure> {
     let files = files::all().into_iter().filter(|file| openshift || !file.path.starts_with("openshift/"));
+    let files = files.map(|mut file| {
+        file.objects.iter_mut().for_each(|object| run_from(object, image));
+        file
+    });
     match output {
         Output::Json => list(files.flat_map(|file| file.objects).collect()),
         Output::Text => {
@@ -37,6 +42,16 @@ pub(super) fn operator(output: Output, openshift: bool) -> Result<u8, Failure> {
             }
             print(&text)
         }
+    }
+}
+
+/// Puts an image in the place of ours: of the container, and of what the operator is told.
+fn run_from(value: &mut Value, image: &str) {
+    match value {
+        Value::String(text) if text == IMAGE => image.clone_into(text),
+        Value::Array(values) => values.iter_mut().for_each(|value| run_from(value, image)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| run_from(value, image)),
+        _ => {}
     }
 }
 

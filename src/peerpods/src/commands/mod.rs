@@ -73,7 +73,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Doctor(asked) => doctor::run(&global, &asked).await,
         Command::InstallNode(asked) => install_node::run(&global, &asked).await,
         Command::Crd => manifests::definitions(global.output),
-        Command::Manifests { openshift } => manifests::operator(global.output, openshift),
+        Command::Manifests { openshift, image } => manifests::operator(global.output, openshift, &image),
         Command::Config(ConfigCommand::Show(flags)) => {
             let settings = configured(&global, &flags, Verbosity::Command)?;
             config::show(global.output, &settings)

@@ -189,5 +189,10 @@ async fn what_deploy_holds_is_printed_for_kubectl() {
     assert!(plain.contains(&"Deployment peerpods-operator".to_owned()), "{plain:?}");
     let openshift = names(&run(&["manifests", "--openshift", "--output", "json"]).await);
     assert!(openshift.len() > plain.len());
+    let elsewhere = run(&["manifests", "--image", "registry.test/ours:1"]).await;
+    let images: Vec<&str> = elsewhere.lines().filter(|line| line.contains("ours:1")).map(str::trim).collect();
+    // What it runs from, and what it is told to run others from.
+    assert_eq!(images, ["value: registry.test/ours:1", "image: registry.test/ours:1"]);
+    assert!(!elsewhere.contains(peerpods_operator::deploy::workload::IMAGE));
     assert!(run(&["crd"]).await.starts_with("---\n"));
 }
