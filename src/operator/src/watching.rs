@@ -4,15 +4,18 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::ready;
 use futures::stream::BoxStream;
 use kube::api::Api;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 /// A moment at which something of a kind changed. `what_matters` is what two states of an object are compared by. A kind that the
 /// cluster does not have, or an API server that is away, is asked again for ever, ever less often.
@@ -27,11 +30,44 @@ where
 {
     let mut known = HashMap::new();
     watch(api, config)
-        .default_backoff()
+        .backoff(Patience::default())
         .filter_map(move |event| {
             ready(event.ok().is_some_and(|event| is_news(&mut known, &event, &what_matters)).then_some(()))
         })
         .boxed()
+}
+
+/// Pauses of watches that fail, for [`changes`] and controllers: each twice the one before, up to a limit. kube's own begin anew with
+/// everything that a watch says between two failures, and it says that it begins to list: a kind that is not there would be asked for every
+/// second. Here time alone makes them short again.
+#[derive(Debug, Default)]
+pub struct Patience {
+    failed: u32,
+    last: Option<Instant>,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(800);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// After so long without a failure the next one is the first.
+const CALM: Duration = Duration::from_secs(120);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if self.last.replace(now).is_some_and(|last| now.saturating_duration_since(last) > CALM) {
+            self.failed = 0;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failed.min(10)).min(LONGEST_PAUSE);
+        self.failed = self.failed.saturating_add(1);
+        // Two watches that fail together are not in step.
+        Some(pause.mul_f64(0.75 + fastrand::f64() / 4.0))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {}
 }
 
 type Known = HashMap<(Option<String>, String), u64>;
@@ -74,6 +110,24 @@ mod tests {
         node.metadata.name = Some(name.to_owned());
         node.metadata.labels = Some([("a".to_owned(), label.to_owned())].into());
         node
+    }
+
+    #[test]
+    fn what_a_watch_says_between_failures_does_not_shorten_the_pauses() {
+        let mut patience = Patience::default();
+        let mut after = |failures: u32| {
+            for _ in 0..failures {
+                patience.next();
+                patience.reset();
+            }
+            patience.next().unwrap()
+        };
+        let first = after(0);
+        assert!(first <= FIRST_PAUSE && first >= FIRST_PAUSE.mul_f64(0.75), "{first:?}");
+        let later = after(9);
+        assert!(later <= LONGEST_PAUSE && later >= LONGEST_PAUSE.mul_f64(0.75), "{later:?}");
+        patience.last = Instant::now().checked_sub(CALM + FIRST_PAUSE);
+        assert!(patience.next().unwrap() <= FIRST_PAUSE);
     }
 
     #[test]

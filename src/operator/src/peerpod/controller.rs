@@ -68,7 +68,8 @@ pub async fn run(
         teller,
         pauses: Pauses::default(),
     });
-    let controller = Controller::new(Api::<PeerPod>::all(client.clone()), watcher::Config::default());
+    let controller = Controller::new(Api::<PeerPod>::all(client.clone()), watcher::Config::default())
+        .trigger_backoff(watching::Patience::default());
     let context = Arc::new(Context { hands: hands.clone(), peer_pods: controller.store(), pace });
     let waiting = hands.clone();
     let reconciling = controller

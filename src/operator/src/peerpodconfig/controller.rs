@@ -50,6 +50,7 @@ pub async fn run(client: Client, settings: Settings, stop: impl Future<Output = 
     let configs: Api<PeerPodConfig> = Api::namespaced(client.clone(), &settings.namespace);
     let context = Arc::new(Context { client, settings, teller });
     Controller::new(configs, watcher::Config::default())
+        .trigger_backoff(watching::Patience::default())
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
         .reconcile_all_on(changes)
         .graceful_shutdown_on(stop)
