@@ -137,6 +137,14 @@ impl Provider for AwsProvider {
         "aws"
     }
 
+    async fn location(&self) -> Option<String> {
+        let configured = self.account.config.region.clone();
+        match configured {
+            Some(region) => Some(region),
+            None => self.account.site().await.ok().map(|site| site.region.clone()),
+        }
+    }
+
     fn visible_within(&self) -> Duration {
         self.account.config.visible_within()
     }

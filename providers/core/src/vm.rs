@@ -143,6 +143,12 @@ pub trait Provider: Send + Sync {
     /// The name in configuration, logs and metrics: `qemu`, `aws`, …
     fn name(&self) -> &'static str;
 
+    /// Where its VMs are, when the same key means another VM, or none, elsewhere: the region that is configured. `None` where there is one
+    /// place only, and while it is not known.
+    async fn location(&self) -> Option<String> {
+        None
+    }
+
     /// How long a VM that was asked for may be missing from [`Provider::get`], [`Provider::list`] and the eyes of
     /// [`Provider::delete`]: clouds show what they made only some time later. Counts from the end of [`Provider::create`], by its answer
     /// or by being dropped: how long a call waits before the cloud hears of it is the provider's own affair. Zero where what was asked

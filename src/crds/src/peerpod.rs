@@ -64,6 +64,10 @@ pub struct PeerPodSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node_name: Option<String>,
+    /// Where in its cloud the VM is: its region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub location: Option<String>,
     /// When the sandbox was asked for, by its node's clock. Tells a pod's newer VM from its older one, also when this was written late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox_created: Option<MicroTime>,

@@ -11,6 +11,8 @@ pub struct Claim<'a> {
     pub pod_namespace: &'a str,
     /// Its name.
     pub pod_name: &'a str,
+    /// Where its VM is, as the provider calls it.
+    pub location: Option<&'a str>,
     /// When its sandbox was asked for, in milliseconds since 1970: a pod's next sandbox has a later one.
     pub since_unix_ms: u64,
 }

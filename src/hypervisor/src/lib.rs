@@ -46,8 +46,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use peerpods_agentlink::ca::{CaError, ClusterCa};
+use peerpods_podvm::SandboxId;
 use peerpods_podvm::causes::chain;
-use peerpods_provider::ProviderError;
+use peerpods_provider::{Provider, ProviderError};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -62,6 +63,7 @@ use crate::context::{Context, Vnis};
 use crate::journal::{JournalError, Loaded, Salvaged};
 use crate::path_mtu::PathMtu;
 use crate::readiness::Readiness;
+use crate::record::Whereabouts;
 use crate::socket::SocketError;
 use crate::turns::Turns;
 
@@ -76,6 +78,21 @@ pub enum RunError {
         /// What is wrong.
         #[source]
         source: Box<ProviderError>,
+    },
+    /// The provider is set to another place than the VMs are at.
+    #[error(
+        "{count} sandboxes have their VMs at {at} (the first is {first}), and this service is set to {now}, where it would take them for gone \
+         and leave them running: set it back until they are gone"
+    )]
+    Elsewhere {
+        /// How many sandboxes.
+        count: usize,
+        /// The first of them.
+        first: SandboxId,
+        /// Where their VMs are.
+        at: Whereabouts,
+        /// Where new ones would be.
+        now: Whereabouts,
     },
     /// A directory or file of the service could not be made or read.
     #[error("cannot {step} {}", path.display())]
@@ -111,6 +128,8 @@ pub enum RunError {
     Serve(#[source] io::Error),
 }
 
+/// How long the provider may take to say where it is set to; what it does not say by then is not compared.
+const LOCATION_WITHIN: Duration = Duration::from_secs(5);
 /// How long drivers may take to let go at the very end. They were dropped by then; this is for those in the middle of a poll.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
@@ -179,6 +198,7 @@ async fn assemble(
     private_dir(&config.pods_dir)?;
     let lock = only_one(&config.state_dir)?;
     let (context, records) = prepare(config, parts).await?;
+    same_place(context.parts.provider.as_ref(), &records).await?;
     let context = Arc::new(context);
     let unusable = Unusable::default();
     // An unreadable record may be that of a pod that lives, and `gc adopt` needs a service.
@@ -192,6 +212,17 @@ async fn assemble(
     service.keep_tunnels();
     info!(version = rpc::VERSION, taken_over, provider = service.provider(), "ready");
     Ok((service, unusable))
+}
+
+/// Whether the provider sees the VMs that are on record. Pods go on meanwhile: their VMs and links need no service to run.
+async fn same_place(provider: &dyn Provider, records: &[record::Record]) -> Result<(), RunError> {
+    let asked = tokio::time::timeout(LOCATION_WITHIN, Whereabouts::of(provider)).await;
+    let now = asked.unwrap_or_else(|_| Whereabouts { provider: provider.name().to_owned(), location: None });
+    let at = |record: &record::Record| record.whereabouts.clone().filter(|at| at.is_elsewhere(&now));
+    let elsewhere: Vec<_> =
+        records.iter().filter_map(|record| Some((&record.sandbox, at(record)?))).collect();
+    let Some((first, at)) = elsewhere.first().cloned() else { return Ok(()) };
+    Err(RunError::Elsewhere { count: elsewhere.len(), first: first.clone(), at, now })
 }
 
 /// Pods whose VMs the cluster may not know of: they came to them while it could not be told. One that is on its way out is released.

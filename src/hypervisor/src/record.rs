@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use peerpods_podvm::annotations::PodRequest;
 use peerpods_podvm::token::GuestKey;
 use peerpods_podvm::{ClusterId, SandboxId};
-use peerpods_provider::VmKey;
+use peerpods_provider::{Provider, VmKey};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Claim;
@@ -53,6 +53,37 @@ pub struct InstanceRecord {
     pub id: String,
     /// Addresses, the tunnel's first.
     pub addresses: Vec<IpAddr>,
+}
+
+/// Which provider a VM was asked for, and where that was set to make it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// The provider's name.
+    pub provider: String,
+    /// The region, where it has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+}
+
+impl Whereabouts {
+    /// Where a provider makes VMs now.
+    pub async fn of(provider: &dyn Provider) -> Self {
+        Self { provider: provider.name().to_owned(), location: provider.location().await }
+    }
+
+    /// Whether one who is set to `other` cannot see these VMs. What is not known is no other place.
+    #[must_use]
+    pub fn is_elsewhere(&self, other: &Self) -> bool {
+        let regions = self.location.as_ref().zip(other.location.as_ref());
+        self.provider != other.provider || regions.is_some_and(|(one, another)| one != another)
+    }
+}
+
+impl std::fmt::Display for Whereabouts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.provider)?;
+        self.location.iter().try_for_each(|location| write!(f, " in {location}"))
+    }
 }
 
 /// How the VM proves itself to the link.
@@ -111,6 +142,9 @@ pub struct Record {
     pub tunnel: Option<TunnelRecord>,
     /// The VM, once it is known.
     pub instance: Option<InstanceRecord>,
+    /// Where the VM was asked for; nothing before that, and in records of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whereabouts: Option<Whereabouts>,
     /// How the VM proves itself, once that is decided. A record of an older program has no word for the stock form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestForm>,
@@ -141,6 +175,7 @@ impl Record {
         Claim {
             pod_namespace: &request.pod_namespace,
             pod_name: &request.pod_name,
+            location: self.whereabouts.as_ref().and_then(|at| at.location.as_deref()),
             since_unix_ms: self.created_unix_ms,
         }
     }
@@ -208,6 +243,7 @@ pub(crate) mod tests {
             tunnel: None,
             instance: None,
             guest: None,
+            whereabouts: None,
             creations_unix_ms: Vec::new(),
             created_unix_ms: 1,
             boot_id: "b1".into(),

@@ -19,6 +19,8 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Where its VM is.
+    pub location: Option<String>,
     /// When its sandbox was asked for.
     pub since: Option<MicroTime>,
 }
@@ -106,7 +108,7 @@ mod tests {
     }
 
     fn pod(name: &str) -> Pod {
-        Pod { namespace: "shop".to_owned(), name: name.to_owned(), since: None }
+        Pod { namespace: "shop".to_owned(), name: name.to_owned(), location: None, since: None }
     }
 
     fn there(id: &str) -> PeerPod {

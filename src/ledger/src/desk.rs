@@ -152,6 +152,7 @@ fn pod(claim: Claim<'_>) -> Pod {
     Pod {
         namespace: claim.pod_namespace.to_owned(),
         name: claim.pod_name.to_owned(),
+        location: claim.location.map(str::to_owned),
         since: since.map(MicroTime),
     }
 }

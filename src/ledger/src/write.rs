@@ -78,6 +78,7 @@ async fn create(
         sandbox_id: Some(key.sandbox.to_string()),
         cluster_id: Some(key.cluster.to_string()),
         node_name: Some(place.node.clone()),
+        location: pod.location.clone(),
         sandbox_created: pod.since.clone(),
     };
     let peer_pod = decide::created(key, pod, owner, spec);

@@ -5,7 +5,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
+use kube::api::Api;
 use kube::config::{InClusterError, InferConfigError};
 use peerpods_operator::cluster;
 use peerpods_podvm::ClusterId;
@@ -89,6 +93,33 @@ pub async fn remember_id(client: &Client, state_dir: &Path) -> io::Result<()> {
     keep(&file, &id)
 }
 
+/// Resolves when the cluster said twice that it has no node of this name, and never else: an API server that is away says nothing.
+pub fn no_such_node(client: Client, node: &str) -> BoxFuture<'static, ()> {
+    let node = node.to_owned();
+    async move {
+        let nodes: Api<Node> = Api::all(client);
+        let mut missed = false;
+        loop {
+            match nodes.get_metadata_opt(&node).await {
+                Ok(Some(_)) => return std::future::pending().await,
+                // A node that is just being made.
+                Ok(None) if missed => return,
+                Ok(None) => missed = true,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(
+                        error,
+                        node,
+                        "cannot see whether the cluster has this node; asked again in {AGAIN:?}"
+                    );
+                }
+            }
+            sleep(AGAIN).await;
+        }
+    }
+    .boxed()
+}
+
 fn keep(file: &Path, id: &ClusterId) -> io::Result<()> {
     if let Some(dir) = file.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -101,7 +132,22 @@ fn keep(file: &Path, id: &ClusterId) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use kube::api::PostParams;
+    use peerpods_test_apiserver::Server;
+    use tokio::time::timeout;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_the_cluster_does_not_know_is_told_of_and_one_that_it_knows_is_not() {
+        let server = Server::start().await.unwrap();
+        let client = server.client("test").unwrap();
+        let node = serde_json::from_value(serde_json::json!({ "metadata": { "name": "n1" } })).unwrap();
+        Api::<Node>::all(client.clone()).create(&PostParams::default(), &node).await.unwrap();
+        let within = |node| timeout(2 * AGAIN, no_such_node(client.clone(), node));
+        let (known, unknown) = tokio::join!(within("n1"), within("n2"));
+        assert!(known.is_err() && unknown.is_ok());
+    }
 
     #[test]
     fn the_id_is_kept_where_the_node_service_reads_it() {

@@ -30,6 +30,7 @@ struct State {
     script: Script,
     /// What is said of VMs that ended.
     why_gone: Option<String>,
+    location: Option<String>,
     born: u64,
     machines: BTreeMap<u64, Arc<Machine>>,
     /// One create or delete of a key at a time.
@@ -68,6 +69,16 @@ impl FakeCloud {
     /// From now on this is said of every VM that ended.
     pub fn explain(&self, why_gone: &str) {
         self.state().why_gone = Some(why_gone.to_owned());
+    }
+
+    /// From now on its clients say that they are set to this region.
+    pub fn set_location(&self, location: &str) {
+        self.state().location = Some(location.to_owned());
+    }
+
+    /// The region that its clients are set to.
+    pub(super) fn location(&self) -> Option<String> {
+        self.state().location.clone()
     }
 
     /// How often an operation was called.

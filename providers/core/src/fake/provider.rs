@@ -67,6 +67,10 @@ impl Provider for FakeProvider {
         "fake"
     }
 
+    async fn location(&self) -> Option<String> {
+        self.cloud.location()
+    }
+
     async fn verify(&self) -> Result<Facts, ProviderError> {
         self.scripted(Operation::Verify, "verify".to_owned(), |_| async { Ok(self.cloud.facts()) }).await
     }

@@ -81,6 +81,7 @@ fn plan(context: &Context, ask: &Ask) -> Result<Record, Failure> {
         tunnel: None,
         instance: None,
         guest: None,
+        whereabouts: None,
         creations_unix_ms: Vec::new(),
         created_unix_ms: context.config.clock.unix_ms(),
         boot_id: context.boot_id.clone(),

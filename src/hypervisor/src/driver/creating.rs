@@ -12,6 +12,7 @@ use super::sweep::MISSING_PASSES;
 use crate::backoff::{self, Backoff};
 use crate::creation::{self, Advice, Attempts, GaveUp, Next, Standing};
 use crate::failure::Failure;
+use crate::record::Whereabouts;
 
 /// Pauses between questions for a VM that has no address yet, or that may be there.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
@@ -23,6 +24,7 @@ impl Start {
         let began = Instant::now();
         let parts = self.context.parts.clone();
         let key = self.record.key();
+        self.record.whereabouts = Some(Whereabouts::of(parts.provider.as_ref()).await);
         parts.ledger.intend(&key, self.record.claim()).await;
         if self.context.unreadable.contains_key(&key.sandbox) {
             // Whatever was made under this id was made for another pod network.

@@ -256,6 +256,7 @@ impl Service {
                 addresses: found.instance.addresses.clone(),
             }),
             guest: None,
+            whereabouts: None,
             creations_unix_ms: Vec::new(),
             created_unix_ms: context.config.clock.unix_ms(),
             boot_id: context.boot_id.clone(),

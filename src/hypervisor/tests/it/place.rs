@@ -144,6 +144,7 @@ pub(crate) fn record(place: &Place, sandbox: &str, stage: Stage, vni: u32) -> Re
         tunnel: None,
         instance: None,
         guest: None,
+        whereabouts: None,
         creations_unix_ms: if stage == Stage::Created { Vec::new() } else { vec![1] },
         created_unix_ms: 1_795_000_000_000,
         boot_id: boot_id.trim().to_owned(),

@@ -118,6 +118,35 @@ async fn an_unusable_provider_ends_a_service_that_has_nothing_and_not_one_that_h
 }
 
 #[tokio::test]
+async fn a_service_that_is_set_to_another_region_does_not_take_vms_for_gone() {
+    let place = Place::new();
+    place.cloud.set_location("here");
+    let running = place.open().await;
+    running.create("one").await.unwrap();
+    running.start("one").await.unwrap();
+    running.create("two").await.unwrap();
+    running.end().await;
+
+    place.cloud.set_location("there");
+    let opened = peerpods_hypervisor::open(
+        place.config.clone(),
+        place.parts(),
+        tokio_util::sync::CancellationToken::new(),
+    );
+    let Err(error) = opened.await else { panic!("it would have lost a VM") };
+    let text = error.to_string();
+    assert!(text.starts_with("1 sandboxes have their VMs at fake in here (the first is one)"), "{text}");
+    assert_eq!(place.cloud.machines().len(), 1);
+
+    place.cloud.set_location("here");
+    let running = place.open().await;
+    running.stop("one").await;
+    running.gone("one").await;
+    running.end().await;
+    assert!(place.cloud.machines().is_empty());
+}
+
+#[tokio::test]
 async fn what_an_earlier_run_made_is_deleted_although_its_record_knows_of_no_vm() {
     let place = Place::new();
     let running = place.open().await;

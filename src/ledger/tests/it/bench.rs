@@ -108,7 +108,7 @@ pub(crate) fn key(sandbox: &str) -> VmKey {
 
 /// A pod's, whose sandbox was asked for at [`SINCE_UNIX_MS`].
 pub(crate) fn claim<'a>(pod_namespace: &'a str, pod_name: &'a str) -> Claim<'a> {
-    Claim { pod_namespace, pod_name, since_unix_ms: SINCE_UNIX_MS }
+    Claim { pod_namespace, pod_name, location: Some("here"), since_unix_ms: SINCE_UNIX_MS }
 }
 
 pub(crate) fn instance(id: &str) -> Instance {

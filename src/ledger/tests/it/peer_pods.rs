@@ -23,6 +23,7 @@ async fn a_vm_is_recorded_before_it_is_made_and_until_it_is_gone() {
     assert_eq!(found.spec.instance_id, "", "nothing was made yet");
     assert_eq!(found.spec.sandbox_id.as_deref(), Some("s1"));
     assert_eq!(found.spec.node_name.as_deref(), Some(NODE));
+    assert_eq!(found.spec.location.as_deref(), Some("here"));
     let since = found.spec.sandbox_created.map(|time| time.0.as_millisecond());
     assert_eq!(since, i64::try_from(SINCE_UNIX_MS).ok());
 

@@ -330,7 +330,7 @@ const NODES: &[Right] = &[
         ("", "nodes"),
         &[],
         &["get"],
-        "the node that owns the PeerPod of a pod from one of its files",
+        "whether it is the node that it was told it is; the node that owns the PeerPod of a pod from one of its files",
     ),
     right(
         Cluster,

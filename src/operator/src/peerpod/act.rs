@@ -45,14 +45,14 @@ pub enum Trouble {
     },
     /// The settings are those of another cloud.
     #[error(
-        "the VM is at {at}, and CLOUD_PROVIDER is {now} now: set it back until the VM is gone, or delete the VM by hand and \
-         annotate the PeerPod with {FORGET}=true"
+        "the VM is at {at}, and the settings (CLOUD_PROVIDER, region) say {now}: set them back until the VM is gone, or delete the VM by \
+         hand and annotate the PeerPod with {FORGET}=true"
     )]
     OtherCloud {
         /// Where the VM is.
         at: String,
         /// Who can be asked.
-        now: &'static str,
+        now: String,
     },
     /// Another program made it.
     #[error(
@@ -206,13 +206,22 @@ async fn delete(hands: &Hands, world: &World, vm: &Vm) -> Result<Deleted, Troubl
     let Some(provider) = &cloud.provider else {
         return match at {
             "" => Ok(by_its_node),
-            at => Err(Trouble::OtherCloud { at: at.to_owned(), now: AT_NODES }),
+            at => Err(Trouble::OtherCloud { at: at.to_owned(), now: AT_NODES.to_owned() }),
         };
     };
     if !at.is_empty() && at != provider.name() {
-        return Err(Trouble::OtherCloud { at: at.to_owned(), now: provider.name() });
+        return Err(Trouble::OtherCloud { at: at.to_owned(), now: provider.name().to_owned() });
     }
     let deleting = async {
+        // Another region has no such VM, which is no proof that there is none.
+        let regions = world.peer_pod.spec.location.as_ref().zip(provider.location().await);
+        if let Some((at, now)) = regions.filter(|(at, now)| *at != now) {
+            let name = provider.name();
+            return Err(Trouble::OtherCloud {
+                at: format!("{name} in {at}"),
+                now: format!("{name} in {now}"),
+            });
+        }
         let key = match vm {
             Vm::Key(key) => key.clone(),
             Vm::Id(id) => key_of(provider.as_ref(), &cloud, hands, id).await?,

@@ -85,7 +85,9 @@ fn leaving(world: &World, pace: &Pace, since: SignedDuration) -> Plan {
     let Some(vm) = vm(peer_pod) else { return now_do(Step::Release(NoVm::NeverMade)) };
     // The end of a namespace, or a person, may delete it before its pod: the pod's VM is the pod's until its own end.
     let replaced = world.siblings.iter().any(|other| Age::of(peer_pod).is_before(&other.age));
-    if world.pod_is_there && world.node != Node::Gone && !replaced {
+    // A pod that is a file of its node has no end that the cluster is told of, and it is its own service that hears of it.
+    let of_its_node = peer_pod.owner_references().iter().any(|owner| owner.kind == "Node");
+    if (of_its_node || world.pod_is_there && !replaced) && world.node != Node::Gone {
         return Plan { step: Step::Wait, again: Some(pace.nodes_turn) };
     }
     let left = pace.nodes_turn.saturating_sub(since.try_into().unwrap_or_default());

@@ -16,9 +16,9 @@ use peerpods_provider::{Instance, NODE_TAG, Provider, ProviderError, VmKey};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::act::Hands;
-use super::clouds::CloudError;
+use super::clouds::{Cloud, CloudError};
 use super::decide::{Vm, vm};
-use super::metrics::Found;
+use super::metrics::{Found, Metrics};
 use super::world::Pace;
 
 /// How long a list, or a deletion, may take.
@@ -96,6 +96,7 @@ enum SweepError {
 /// Sweeps for ever; dropped when somebody else is to.
 pub async fn run(hands: &Hands, pace: &Pace) {
     let mut memory = Memory::default();
+    let _until_then = Shown(&hands.metrics);
     loop {
         sleep(pace.sweep_every).await;
         match pass(hands, pace, &memory).await {
@@ -107,13 +108,25 @@ pub async fn run(hands: &Hands, pace: &Pace) {
     }
 }
 
+/// The orphans that were seen are shown as long as somebody looks.
+struct Shown<'a>(&'a Metrics);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.saw_orphans(0);
+    }
+}
+
 async fn pass(hands: &Hands, pace: &Pace, memory: &Memory) -> Result<Memory, SweepError> {
     let cloud = match hands.clouds.now().await {
         // A cluster that has not been told of a cloud yet.
-        Err(CloudError::Unset { .. }) => return Ok(Memory::default()),
+        Err(CloudError::Unset { .. }) => Cloud { provider: None, cluster: None },
         cloud => cloud?,
     };
-    let Some(provider) = cloud.provider else { return Ok(Memory::default()) };
+    let Some(provider) = cloud.provider else {
+        hands.metrics.saw_orphans(0);
+        return Ok(Memory::default());
+    };
     let cluster = cloud.cluster.unwrap_or_else(|| hands.cluster.clone());
     let listed = timeout(ANSWER_WITHIN, provider.list(&cluster)).await;
     let listed = listed.map_err(|_| SweepError::NoAnswer(provider.name()))??;

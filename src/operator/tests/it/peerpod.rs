@@ -327,6 +327,21 @@ async fn a_vm_at_another_cloud_is_not_taken_for_gone() {
 }
 
 #[tokio::test]
+async fn a_vm_in_another_region_is_not_taken_for_gone() {
+    let bench = Bench::new().await;
+    bench.cloud.set_location("there");
+    let pod = bench.pod("web").await;
+    bench.peer_pod("s1", &pod, "lost", json!({ "instanceID": "vm-1", "location": "here" })).await;
+    bench.delete_pod("web").await;
+    bench.status_says("web-s1", "fake in here").await;
+    assert_eq!(bench.cloud.calls(Operation::Delete), 0);
+    bench.cloud.set_location("here");
+    // As if the settings had changed.
+    bench.region_is("y").await;
+    bench.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn upstreams_peerpods_are_found_by_the_vms_id_or_left_to_a_person() {
     let bench = Bench::new().await;
     let pod = bench.pod("web").await;

@@ -39,14 +39,18 @@ pub(super) fn prepare(
     let checks = health::of_hypervisor(life.clone(), journal);
     let settings = settings.clone();
     let running = async move {
-        if let Some(client) = cluster
-            && !id_is_known(&settings, &client, &life).await?
+        if let Some(client) = &cluster
+            && !id_is_known(&settings, client, &life).await?
         {
             return Ok(());
         }
+        let unknown = cluster.map(|client| cluster::no_such_node(client, &settings.hypervisor.node));
         tokio::select! {
             ended = peerpods_hypervisor::run(settings.hypervisor.clone(), parts, life) => Ok(ended?),
             never = beside(&settings) => match never {},
+            () = async { unknown.unwrap_or_else(|| std::future::pending().boxed()).await } => {
+                Err(RoleError::NoSuchNode(settings.hypervisor.node.clone()))
+            }
         }
     };
     Ok(Prepared { running: running.boxed(), checks })

@@ -41,6 +41,11 @@ pub enum RoleError {
     /// There is no cluster.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// VMs would be tagged with a node that the operator takes for lost.
+    #[error(
+        "the cluster has no Node {0:?}: set node (NODE_NAME) to this node's name as kubectl get nodes has it"
+    )]
+    NoSuchNode(String),
     /// The cluster's id is known and cannot be kept.
     #[error("cannot keep the cluster's id in state-dir")]
     ClusterId(#[source] std::io::Error),

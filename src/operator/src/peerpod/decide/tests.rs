@@ -1,4 +1,4 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference, Time};
 use peerpods_crds::PeerPodSpec;
 
 use super::*;
@@ -22,6 +22,7 @@ fn a_world() -> World {
             sandbox_id: Some("s1".to_owned()),
             cluster_id: Some("c".to_owned()),
             node_name: Some("n".to_owned()),
+            location: None,
             sandbox_created: None,
         },
     );
@@ -148,6 +149,17 @@ fn of_two_vms_of_a_pod_the_older_goes_when_the_newer_is_there_for_a_minute() {
     ] {
         let world = World { siblings: siblings.clone(), ..a_world() };
         assert_eq!(decide(&world, at(now)), expected, "{siblings:?} at {now}");
+    }
+}
+
+/// A static pod's, whose kubelet knows of no end: its namespace was deleted, or the Node was made anew.
+#[test]
+fn a_vm_that_its_node_owns_is_the_nodes_as_long_as_there_is_one() {
+    for (node, keeps) in [(Node::Ready, true), (Node::NotReady, true), (Node::Gone, false)] {
+        let mut world = World { node, ..deleted() };
+        let owner = OwnerReference { kind: "Node".to_owned(), ..OwnerReference::default() };
+        world.peer_pod.metadata.owner_references = Some(vec![owner]);
+        assert_eq!(decide(&world, at(1_000_000)).step == Step::Wait, keeps, "{node:?}");
     }
 }
 
