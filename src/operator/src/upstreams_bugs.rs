@@ -118,6 +118,15 @@ fn b14_what_is_scraped_or_called_is_a_port_that_is_there() {
             assert!(ports.into_iter().any(|one| is_target(&one)), "{target} of {service}");
         }
     }
+    for monitor in of_kind(&all, "PodMonitor") {
+        let wanted = &monitor["spec"]["selector"]["matchLabels"];
+        let pods =
+            workloads(&all).filter(|one| selects(wanted, &one["spec"]["template"]["metadata"]["labels"]));
+        let ports: Vec<_> = pods.flat_map(containers).flat_map(|one| list(&one["ports"])).collect();
+        for endpoint in list(&monitor["spec"]["podMetricsEndpoints"]) {
+            assert!(ports.iter().any(|port| port["name"] == endpoint["port"]), "{monitor}");
+        }
+    }
     let monitors: Vec<_> = of_kind(&all, "ServiceMonitor").collect();
     assert_eq!(monitors.len(), 2);
     for monitor in monitors {

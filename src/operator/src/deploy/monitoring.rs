@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::access::with_kind;
 use super::{OPERATOR, labels, named, workload};
 use crate::names;
+use crate::webhook::configuration;
 
 const COMPONENT: &str = "monitoring";
 /// Who scrapes, on OpenShift.
@@ -17,7 +18,7 @@ pub fn everywhere() -> Vec<Value> {
     vec![service()]
 }
 
-/// The dashboard for the console, and that OpenShift's Prometheus finds the monitor and the operator. Upstream's names.
+/// The dashboard for the console, and that OpenShift's Prometheus finds the monitor, the operator and the webhook. Upstream's names.
 #[must_use]
 pub fn on_openshift() -> Vec<Value> {
     let group = "rbac.authorization.k8s.io";
@@ -37,6 +38,7 @@ pub fn on_openshift() -> Vec<Value> {
         with_kind(&version, "RoleBinding", binding),
         scraped(names::MONITOR, json!({ "name": names::MONITOR })),
         scraped(OPERATOR, json!(labels(workload::METRICS))),
+        of_webhook(),
         rules(),
         dashboard(),
     ]
@@ -47,6 +49,15 @@ fn scraped(name: &str, labels: Value) -> Value {
     let spec = json!({ "selector": { "matchLabels": labels }, "endpoints": [{ "port": "metrics" }] });
     let metadata = named(name, Some(names::NAMESPACE), COMPONENT);
     with_kind("monitoring.coreos.com/v1", "ServiceMonitor", json!({ "metadata": metadata, "spec": spec }))
+}
+
+/// That it asks the pods of the pods' webhook, which come and go with peer pods.
+fn of_webhook() -> Value {
+    let labels = json!({ "app": configuration::DEPLOYMENT });
+    let spec =
+        json!({ "selector": { "matchLabels": labels }, "podMetricsEndpoints": [{ "port": "metrics" }] });
+    let metadata = named(configuration::DEPLOYMENT, Some(names::NAMESPACE), COMPONENT);
+    with_kind("monitoring.coreos.com/v1", "PodMonitor", json!({ "metadata": metadata, "spec": spec }))
 }
 
 /// What OpenShift's telemetry reads.

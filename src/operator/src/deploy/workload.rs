@@ -7,10 +7,8 @@ use super::access::with_kind;
 use super::{OPERATOR, labels, named};
 use crate::names;
 use crate::webhook::certificates::Source;
-use crate::webhook::configuration::{self, MatchConditions};
+use crate::webhook::configuration::{self, HEALTH_PORT, MatchConditions};
 
-/// Where it answers about its health and shows its metrics.
-const HEALTH: u16 = 8080;
 const COMPONENT: &str = "operator";
 /// The component that the operator's metrics are, by whose labels they are found.
 pub(super) const METRICS: &str = "operator-metrics";
@@ -99,13 +97,13 @@ fn container() -> Value {
         "env": [
             { "name": "PEERPODS_ROLES", "value": "operator" },
             { "name": "PEERPODS_NAMESPACE", "valueFrom": { "fieldRef": { "fieldPath": "metadata.namespace" } } },
-            { "name": "PEERPODS_HEALTH_ADDRESS", "value": format!("0.0.0.0:{HEALTH}") },
+            { "name": "PEERPODS_HEALTH_ADDRESS", "value": format!("0.0.0.0:{HEALTH_PORT}") },
             { "name": "RELATED_IMAGE_CAA", "value": IMAGE },
             { "name": "SANDBOXED_CONTAINERS_EXTENSION", "value": "sandboxed-containers" },
         ],
         "ports": [
             { "name": "webhook", "containerPort": configuration::PORT, "protocol": "TCP" },
-            { "name": "health", "containerPort": HEALTH, "protocol": "TCP" },
+            { "name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP" },
         ],
         "livenessProbe": probe("/livez", 20),
         "readinessProbe": probe("/readyz", 5),
@@ -134,7 +132,7 @@ fn webhook_service() -> Value {
 
 fn metrics_service() -> Value {
     let name = format!("{OPERATOR}-metrics");
-    let port = json!({ "name": "metrics", "port": HEALTH, "protocol": "TCP", "targetPort": "health" });
+    let port = json!({ "name": "metrics", "port": HEALTH_PORT, "protocol": "TCP", "targetPort": "health" });
     let mut service = service(&name, port);
     service["metadata"]["labels"] = json!(labels(METRICS));
     service

@@ -17,14 +17,17 @@ pub(crate) fn definitions() -> Vec<Value> {
 }
 
 /// What its Prometheus is told by.
-fn monitoring() -> [Value; 2] {
-    [("ServiceMonitor", "servicemonitors", "smon"), ("PrometheusRule", "prometheusrules", "promrule")].map(
-        |(kind, plural, short)| {
-            let mut definition = definition("monitoring.coreos.com", kind, plural, short);
-            definition["spec"]["scope"] = "Namespaced".into();
-            definition
-        },
-    )
+fn monitoring() -> [Value; 3] {
+    [
+        ("ServiceMonitor", "servicemonitors", "smon"),
+        ("PodMonitor", "podmonitors", "pmon"),
+        ("PrometheusRule", "prometheusrules", "promrule"),
+    ]
+    .map(|(kind, plural, short)| {
+        let mut definition = definition("monitoring.coreos.com", kind, plural, short);
+        definition["spec"]["scope"] = "Namespaced".into();
+        definition
+    })
 }
 
 /// The definition of one.

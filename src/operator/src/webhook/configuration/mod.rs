@@ -44,6 +44,8 @@ pub const POD_WEBHOOK: &str = "mwebhook.peerpods.io";
 pub const USER: i64 = 65532;
 /// Where it listens.
 pub const PORT: i32 = 9443;
+/// Where the program answers about its health and shows its metrics, in the webhook's pods and the operator's.
+pub const HEALTH_PORT: i32 = 8080;
 /// Upstream's name of the mutating configuration.
 pub const UPSTREAMS: &str = "mutating-webhook-configuration";
 

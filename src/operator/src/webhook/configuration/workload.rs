@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::super::certificates::{CERTIFICATE_VARIABLE, SERVICE_CA_REQUEST, Source};
 use super::super::pods::settings::{POD_VM_EXTENDED_RESOURCE, POD_VM_INSTANCE_TYPE, TARGET_RUNTIMECLASS};
 use super::super::server::{HEALTHZ, READYZ};
-use super::{CERTIFICATE_SECRET, DEPLOYMENT, PORT, SERVICE, Setup, labels, named, selector};
+use super::{CERTIFICATE_SECRET, DEPLOYMENT, HEALTH_PORT, PORT, SERVICE, Setup, labels, named, selector};
 
 const REPLICAS: i32 = 2;
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -73,12 +73,7 @@ fn container(setup: &Setup) -> Container {
         image: Some(setup.image.clone()),
         args: Some(vec!["run".to_owned()]),
         env: Some(environment(setup)),
-        ports: Some(vec![ContainerPort {
-            name: Some("webhook".to_owned()),
-            container_port: PORT,
-            protocol: Some("TCP".to_owned()),
-            ..ContainerPort::default()
-        }]),
+        ports: Some(vec![port("webhook", PORT), port("metrics", HEALTH_PORT)]),
         liveness_probe: Some(Probe { initial_delay_seconds: Some(5), ..probe(HEALTHZ, 20) }),
         readiness_probe: Some(probe(READYZ, 5)),
         resources: Some(ResourceRequirements {
@@ -96,11 +91,21 @@ fn container(setup: &Setup) -> Container {
     }
 }
 
+fn port(name: &str, number: i32) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: number,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    }
+}
+
 fn environment(setup: &Setup) -> Vec<EnvVar> {
     let classes: Vec<&str> = setup.pods.classes.iter().map(String::as_str).collect();
     let mut variables = vec![
         ("PEERPODS_ROLES", "webhook".to_owned()),
         ("PEERPODS_NAMESPACE", setup.namespace.clone()),
+        ("PEERPODS_HEALTH_ADDRESS", format!("0.0.0.0:{HEALTH_PORT}")),
         (TARGET_RUNTIMECLASS, classes.join(",")),
         (POD_VM_EXTENDED_RESOURCE, setup.pods.resource.clone()),
     ];
