@@ -90,9 +90,9 @@ pub enum RunError {
         /// The first of them.
         first: SandboxId,
         /// Where their VMs are.
-        at: Whereabouts,
+        at: Box<Whereabouts>,
         /// Where new ones would be.
-        now: Whereabouts,
+        now: Box<Whereabouts>,
     },
     /// A directory or file of the service could not be made or read.
     #[error("cannot {step} {}", path.display())]
@@ -222,7 +222,7 @@ async fn same_place(provider: &dyn Provider, records: &[record::Record]) -> Resu
     let elsewhere: Vec<_> =
         records.iter().filter_map(|record| Some((&record.sandbox, at(record)?))).collect();
     let Some((first, at)) = elsewhere.first().cloned() else { return Ok(()) };
-    Err(RunError::Elsewhere { count: elsewhere.len(), first: first.clone(), at, now })
+    Err(RunError::Elsewhere { count: elsewhere.len(), first: first.clone(), at: at.into(), now: now.into() })
 }
 
 /// Pods whose VMs the cluster may not know of: they came to them while it could not be told. One that is on its way out is released.
