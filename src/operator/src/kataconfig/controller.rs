@@ -71,16 +71,18 @@ pub async fn run(client: Client, settings: Settings, stop: impl Future<Output = 
         .await;
 }
 
-/// One look at a KataConfig, and what follows from it.
-async fn reconcile(config: Arc<KataConfig>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+/// One look at a KataConfig, and what follows from it. Of the one that a watch told of only the name counts.
+async fn reconcile(told: Arc<KataConfig>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let Context { client, settings, teller } = context.as_ref();
-    let world = observe::observe(client, config.as_ref().clone(), settings).await?;
+    let Some(world) = observe::observe(client, &told.name_any(), settings).await? else {
+        return Ok(Action::await_change());
+    };
     let plan = decide::decide(&world, settings, Timestamp::now());
-    act::act(client, &config, &plan).await?;
-    let before = config.status.clone().unwrap_or_default();
+    act::act(client, &world.config, &plan).await?;
+    let before = world.config.status.clone().unwrap_or_default();
     let mut notes = events::notes(&before, &plan.status);
     notes.extend(events::of_webhook(&world, settings, &plan.status));
-    teller.tell(config.as_ref(), notes).await;
+    teller.tell(&world.config, notes).await;
     Ok(plan.again.map_or_else(Action::await_change, Action::requeue))
 }
 

@@ -36,18 +36,20 @@ fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> ObserveError {
     move |source| ObserveError { what, source }
 }
 
-/// The world of a KataConfig.
+/// The world of the KataConfig of this name; none when it is gone. Its status is what we remember by, so it is asked for: a watch may not
+/// have told yet what we wrote a moment ago.
 ///
 /// # Errors
 /// Anything that could not be read; what a cluster does not have is not an error.
 pub async fn observe(
     client: &Client,
-    config: KataConfig,
+    name: &str,
     settings: &Settings,
-) -> Result<World, ObserveError> {
+) -> Result<Option<World>, ObserveError> {
+    let Some((config, older)) = config(client, name).await? else { return Ok(None) };
     let nodes = all_nodes(client).await?;
     let apis = apis(client, &nodes).await?;
-    let mut world = World { apis, nodes, older: older(client, &config).await?, config, ..World::default() };
+    let mut world = World { apis, nodes, older, config, ..World::default() };
     match apis.machine_configs {
         true => of_machine_configs(client, &mut world).await?,
         false => of_workers(client, settings, &mut world).await?,
@@ -58,7 +60,7 @@ pub async fn observe(
     world.peer_pod_limit = limit(client, settings).await?;
     world.going = going(client, settings).await?;
     world.webhook = webhook::webhook(client, settings).await?;
-    Ok(world)
+    Ok(Some(world))
 }
 
 /// Which of OpenShift's APIs there are, by discovery. An API server that has just started may not know all of its groups: where nodes show
@@ -107,20 +109,18 @@ where
     }
 }
 
-/// KataConfigs that were made before this one; of one moment, those whose names come first.
-async fn older(client: &Client, config: &KataConfig) -> Result<Vec<String>, ObserveError> {
-    let others: Api<KataConfig> = Api::all(client.clone());
+/// A KataConfig as it is now, and the names of those that were made before it; of one moment, those whose names come first.
+async fn config(client: &Client, name: &str) -> Result<Option<(KataConfig, Vec<String>)>, ObserveError> {
+    let configs: Api<KataConfig> = Api::all(client.clone());
+    let (mine, others): (Vec<_>, Vec<_>) = all(&configs, ListParams::default(), "KataConfigs")
+        .await?
+        .into_iter()
+        .partition(|config| config.name_any() == name);
+    let Some(mine) = mine.into_iter().next() else { return Ok(None) };
     let rank = |config: &KataConfig| (config.creation_timestamp().map(|time| time.0), config.name_any());
-    let mine = rank(config);
-    let all = all(&others, ListParams::default(), "KataConfigs").await?;
-    let mut older: Vec<_> = all
-        .iter()
-        .filter(|other| other.uid() != config.uid())
-        .map(rank)
-        .filter(|other| *other < mine)
-        .collect();
+    let mut older: Vec<_> = others.iter().map(rank).filter(|other| *other < rank(&mine)).collect();
     older.sort();
-    Ok(older.into_iter().map(|(_, name)| name).collect())
+    Ok(Some((mine, older.into_iter().map(|(_, name)| name).collect())))
 }
 
 async fn untyped(

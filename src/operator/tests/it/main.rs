@@ -11,6 +11,7 @@ mod guide;
 mod kataconfig;
 mod kubectl;
 mod kubelet;
+mod late;
 mod lease;
 mod limits;
 mod objects;
