@@ -45,7 +45,8 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan {
     }
     if let Some(older) = world.older.first() {
         let message = format!("KataConfig {older} is older, and a cluster has one: delete this one");
-        return refused(Reason::AnotherKataConfig, message);
+        // Nothing tells this one that the other went.
+        return Plan { again: Some(LOOK_AGAIN), ..refused(Reason::AnotherKataConfig, message) };
     }
     let selector = match wish(world) {
         Ok(selector) => selector,
