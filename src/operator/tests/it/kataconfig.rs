@@ -242,6 +242,8 @@ async fn what_makes_no_sense_is_refused_or_told_and_a_second_one_waits() {
         told.is_some_and(|(reason, text)| reason == "AnotherKataConfig" && text.contains(NAME))
     })
     .await;
+    // Nothing else wakes the controller.
+    cluster.rests().await;
     let configs = cluster.all::<KataConfig>();
     configs.delete(NAME, &DeleteParams::default()).await.unwrap();
     until("the first can be deleted", || async { configs.get_opt(NAME).await.unwrap().is_none() }).await;
