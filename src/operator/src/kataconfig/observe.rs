@@ -9,10 +9,10 @@ use kube::{Client, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPod, PeerPodConfig};
 use serde_json::Value;
 
-use super::world::{Apis, Node, PodUse, Pool, World};
+use super::world::{Apis, Class, Node, PodUse, Pool, World};
 use super::{nodes, pools, selector};
 use crate::names;
-use crate::objects::Kind;
+use crate::objects::{self, Kind};
 use crate::settings::Settings;
 
 mod webhook;
@@ -56,9 +56,9 @@ pub async fn observe(
     }
     world.pods = pods(client, &world, settings).await?;
     world.dashboard = dashboard(client, settings).await?;
-    world.overheads = overheads(client).await?;
+    world.classes = classes(client).await?;
     world.peer_pod_limit = limit(client, settings).await?;
-    world.going = going(client, settings).await?;
+    world.going = going(client, settings, apis).await?;
     world.webhook = webhook::webhook(client, settings).await?;
     Ok(Some(world))
 }
@@ -254,14 +254,17 @@ async fn dashboard(
     Ok(maps.get_opt(names::DASHBOARD).await.map_err(failed("the dashboard"))?.and_then(|map| map.data))
 }
 
-async fn overheads(client: &Client) -> Result<BTreeMap<String, BTreeMap<String, String>>, ObserveError> {
+async fn classes(client: &Client) -> Result<BTreeMap<String, Class>, ObserveError> {
     let classes: Api<RuntimeClass> = Api::all(client.clone());
     let found = all(&classes, ListParams::default(), "runtime classes").await?;
-    let fixed = |class: RuntimeClass| {
-        let fixed = class.overhead.and_then(|overhead| overhead.pod_fixed).unwrap_or_default();
-        fixed.into_iter().map(|(name, quantity)| (name, quantity.0)).collect()
-    };
-    Ok(found.into_iter().map(|class| (class.name_any(), fixed(class))).collect())
+    Ok(found.into_iter().map(|one| (one.name_any(), class(one))).collect())
+}
+
+fn class(class: RuntimeClass) -> Class {
+    let ours = objects::is_ours(&class);
+    let fixed = class.overhead.and_then(|overhead| overhead.pod_fixed).unwrap_or_default();
+    let overhead = fixed.into_iter().map(|(name, quantity)| (name, quantity.0)).collect();
+    Class { handler: class.handler, overhead, ours }
 }
 
 async fn limit(client: &Client, settings: &Settings) -> Result<Option<String>, ObserveError> {
@@ -271,11 +274,13 @@ async fn limit(client: &Client, settings: &Settings) -> Result<Option<String>, O
 }
 
 /// What has to be gone before the KataConfig may go: the PeerPodConfig, whose end cleans nodes, and the VMs.
-async fn going(client: &Client, settings: &Settings) -> Result<Vec<String>, ObserveError> {
+async fn going(client: &Client, settings: &Settings, apis: Apis) -> Result<Vec<String>, ObserveError> {
     let configs: Api<PeerPodConfig> = Api::namespaced(client.clone(), &settings.namespace);
     let peer_pods: Api<PeerPod> = Api::all(client.clone());
     let config =
         configs.get_metadata_opt(names::PEER_POD_CONFIG).await.map_err(failed("the PeerPodConfig"))?;
+    // Somebody else's stays.
+    let config = config.filter(|config| apis.machine_configs || objects::is_ours(config));
     let vms = all(&peer_pods, ListParams::default(), "PeerPods").await?;
     let config = config.map(|_| format!("PeerPodConfig {}", names::PEER_POD_CONFIG));
     let vms =

@@ -39,6 +39,8 @@ pub enum Reason {
     AnotherKataConfig,
     /// Objects were asked to go and are not gone.
     WaitingForObjects,
+    /// A runtime class of a name of ours is another installer's, and leads elsewhere.
+    ForeignRuntimeClass,
 }
 
 impl Reason {
@@ -56,6 +58,7 @@ impl Reason {
             Self::NoEligibleNodes => "NoEligibleNodes",
             Self::AnotherKataConfig => "AnotherKataConfig",
             Self::WaitingForObjects => "WaitingForObjects",
+            Self::ForeignRuntimeClass => "ForeignRuntimeClass",
         }
     }
 

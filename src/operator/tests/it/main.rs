@@ -16,6 +16,7 @@ mod lease;
 mod limits;
 mod objects;
 mod openshift;
+mod others;
 mod peerpod;
 mod peerpodconfig;
 mod place;

@@ -79,7 +79,7 @@ impl Cluster {
                 false => node.labels.remove(names::ROLE_LABEL),
             };
         }
-        for gone in &plan.delete {
+        for gone in plan.delete.iter().map(|gone| &gone.object) {
             self.objects.remove(&gone.to_string());
             match gone.kind {
                 Kind::MACHINE_CONFIG => drop(self.world.machine_configs.remove(&gone.name)),
