@@ -21,6 +21,7 @@ mod peerpod;
 mod peerpodconfig;
 mod place;
 mod plain;
+mod refused;
 mod strangers;
 mod tidy;
 mod webhook;
