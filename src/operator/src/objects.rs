@@ -1,16 +1,21 @@
 //! Objects that are to be there, and how they come to be: server-side apply, and only when what is there differs.
 //!
 //! The API server fills in defaults, so "is it as wanted" means: every field we want is there with our value. A field we no longer want
-//! is found by a hash of all we applied, kept in an annotation. Nothing here decides what is wanted.
+//! is found by a hash of all we applied, kept in an annotation, which is also how an object is known to be ours. Nothing here decides
+//! what is wanted.
 
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PropagationPolicy};
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::{Client, ResourceExt};
+use peerpods_crds::KATACONFIG_GROUP;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::names;
+
+mod kind;
+
+pub use kind::Kind;
 
 /// What is an administrator's once it is there: we give it its first value. What decisions were made from may be older than an edit.
 const THEIRS: [(Kind, &str); 2] =
@@ -18,72 +23,6 @@ const THEIRS: [(Kind, &str); 2] =
 
 /// What was applied, as a hash.
 pub const APPLIED: &str = "peerpods.io/applied";
-
-/// A kind of objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kind {
-    /// The API group; empty for the core.
-    pub group: &'static str,
-    /// Its version.
-    pub version: &'static str,
-    /// The kind.
-    pub kind: &'static str,
-    /// Its name in paths.
-    pub plural: &'static str,
-}
-
-macro_rules! kinds {
-    ($($name:ident = $group:literal, $version:literal, $kind:literal, $plural:literal, $doc:literal;)*) => {
-        impl Kind {
-            $(#[doc = $doc] pub const $name: Self = Self { group: $group, version: $version, kind: $kind, plural: $plural };)*
-        }
-    };
-}
-
-kinds! {
-    SECRET = "", "v1", "Secret", "secrets", "Secrets.";
-    CONFIG_MAP = "", "v1", "ConfigMap", "configmaps", "ConfigMaps.";
-    SERVICE = "", "v1", "Service", "services", "Services.";
-    SERVICE_ACCOUNT = "", "v1", "ServiceAccount", "serviceaccounts", "ServiceAccounts.";
-    DAEMON_SET = "apps", "v1", "DaemonSet", "daemonsets", "DaemonSets.";
-    DEPLOYMENT = "apps", "v1", "Deployment", "deployments", "Deployments.";
-    DISRUPTION_BUDGET = "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "PodDisruptionBudgets.";
-    ROLE = "rbac.authorization.k8s.io", "v1", "Role", "roles", "Roles.";
-    ROLE_BINDING = "rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "RoleBindings.";
-    CLUSTER_ROLE = "rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "ClusterRoles.";
-    CLUSTER_ROLE_BINDING = "rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", "ClusterRoleBindings.";
-    RUNTIME_CLASS = "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "RuntimeClasses.";
-    MUTATING_WEBHOOKS = "admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations",
-        "MutatingWebhookConfigurations.";
-    VALIDATING_WEBHOOKS = "admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations",
-        "ValidatingWebhookConfigurations.";
-    MACHINE_CONFIG = "machineconfiguration.openshift.io", "v1", "MachineConfig", "machineconfigs", "OpenShift's MachineConfigs.";
-    MACHINE_CONFIG_POOL = "machineconfiguration.openshift.io", "v1", "MachineConfigPool", "machineconfigpools",
-        "OpenShift's MachineConfigPools.";
-    CONTAINER_RUNTIME_CONFIG = "machineconfiguration.openshift.io", "v1", "ContainerRuntimeConfig", "containerruntimeconfigs",
-        "OpenShift's ContainerRuntimeConfigs.";
-    SECURITY_CONTEXT_CONSTRAINTS = "security.openshift.io", "v1", "SecurityContextConstraints", "securitycontextconstraints",
-        "OpenShift's SecurityContextConstraints.";
-    PEER_POD_CONFIG = "confidentialcontainers.org", "v1alpha1", "PeerPodConfig", "peerpodconfigs", "PeerPodConfigs.";
-}
-
-impl Kind {
-    /// For kube's untyped client.
-    #[must_use]
-    pub fn resource(self) -> ApiResource {
-        ApiResource::from_gvk_with_plural(
-            &GroupVersionKind::gvk(self.group, self.version, self.kind),
-            self.plural,
-        )
-    }
-
-    fn api_version(self) -> String {
-        match self.group {
-            "" => self.version.to_owned(),
-            group => format!("{group}/{}", self.version),
-        }
-    }
-}
 
 /// Which object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -125,6 +64,44 @@ impl std::fmt::Display for ObjectRef {
             Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.kind, self.name),
             None => write!(f, "{} {}", self.kind.kind, self.name),
         }
+    }
+}
+
+/// An object that is not to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Which.
+    pub object: ObjectRef,
+    /// Who must have made it.
+    pub whose: Whose,
+}
+
+/// Who must have made an object that is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// We, or upstream's operator where that can be seen. Somebody else's object of the name stays.
+    Ours,
+    /// It has a name that nobody else gives: whoever made it.
+    Anybodys,
+}
+
+impl ObjectRef {
+    /// To be deleted if it is ours.
+    #[must_use]
+    pub fn if_ours(self) -> Removal {
+        Removal { object: self, whose: Whose::Ours }
+    }
+
+    /// To be deleted.
+    #[must_use]
+    pub fn in_any_case(self) -> Removal {
+        Removal { object: self, whose: Whose::Anybodys }
+    }
+}
+
+impl std::fmt::Display for Removal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.object.fmt(f)
     }
 }
 
@@ -238,20 +215,36 @@ pub async fn apply(client: &Client, desired: &Desired) -> Result<Applied, Object
     Ok(outcome)
 }
 
-/// Deletes an object with what it owns. Ok when it is not there; answers whether it was.
+/// Whether an object is one that we applied, or that upstream's operator made for a KataConfig.
+#[must_use]
+pub fn is_ours(object: &impl ResourceExt) -> bool {
+    let owners = object.owner_references().iter();
+    let mut owners = owners.filter(|owner| owner.api_version.split('/').next() == Some(KATACONFIG_GROUP));
+    object.annotations().contains_key(APPLIED) || owners.any(|owner| owner.kind == "KataConfig")
+}
+
+/// Deletes an object with what it owns, if it is one that may be deleted. Ok when it is not there; answers whether it goes.
 ///
 /// # Errors
 /// What the API server said.
-pub async fn remove(client: &Client, object: &ObjectRef) -> Result<bool, ObjectError> {
+pub async fn remove(client: &Client, removal: &Removal) -> Result<bool, ObjectError> {
+    let Removal { object, whose } = removal;
     let api = object.api(client);
     let Some(there) = api.get_opt(&object.name).await.map_err(failed("read", object))? else {
         return Ok(false);
     };
+    if *whose == Whose::Ours && !is_ours(&there) {
+        return Ok(false);
+    }
     if there.metadata.deletion_timestamp.is_some() {
         return Ok(true);
     }
-    let params =
-        DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+    let params = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Background),
+        // Another of its name may be anybody's.
+        preconditions: Some(Preconditions { uid: there.uid(), resource_version: None }),
+        ..DeleteParams::default()
+    };
     match api.delete(&object.name, &params).await {
         Ok(_) => {
             tracing::info!(%object, "deleted");
@@ -304,60 +297,4 @@ fn is_empty(value: &Value) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_server_fills_in_is_no_difference_and_what_somebody_changed_is() {
-        let wanted =
-            json!({ "spec": { "replicas": 2, "containers": [{ "name": "a", "args": [] }], "labels": {} } });
-        for (there, as_wanted) in [
-            (
-                json!({ "spec": { "replicas": 2, "containers": [{ "name": "a", "pull": "Always" }], "more": 1 } }),
-                true,
-            ),
-            (json!({ "spec": { "replicas": 3, "containers": [{ "name": "a" }] } }), false),
-            (json!({ "spec": { "replicas": 2, "containers": [{ "name": "b" }] } }), false),
-            (json!({ "spec": { "replicas": 2, "containers": [{ "name": "a" }, { "name": "b" }] } }), false),
-            (json!({ "spec": { "replicas": 2 } }), false),
-            (json!({}), false),
-        ] {
-            assert_eq!(has(&there, &wanted), as_wanted, "{there}");
-        }
-    }
-
-    #[test]
-    fn what_is_an_administrators_stays_however_old_the_decision_is() {
-        let object = |overhead: Value| -> DynamicObject {
-            serde_json::from_value(
-                json!({ "metadata": { "name": "kata" }, "handler": "x", "overhead": overhead }),
-            )
-            .unwrap()
-        };
-        let wanted = json!({ "handler": "kata", "overhead": { "podFixed": { "memory": "350Mi" } } });
-        for (kind, there, expected) in [
-            (Kind::RUNTIME_CLASS, json!({ "podFixed": { "memory": "1Gi" } }), "1Gi"),
-            (Kind::DAEMON_SET, json!({ "podFixed": { "memory": "1Gi" } }), "350Mi"),
-        ] {
-            let mut whole = wanted.clone();
-            leave_theirs(kind, &object(there), &mut whole);
-            assert_eq!(
-                whole,
-                json!({ "handler": "kata", "overhead": { "podFixed": { "memory": expected } } })
-            );
-        }
-    }
-
-    #[test]
-    fn a_field_we_no_longer_want_changes_the_hash() {
-        let object = ObjectRef::cluster(Kind::RUNTIME_CLASS, "kata");
-        let with = Desired {
-            object: object.clone(),
-            body: json!({ "handler": "kata", "overhead": { "podFixed": {} } }),
-        };
-        let without = Desired { object, body: json!({ "handler": "kata" }) };
-        assert_ne!(with.hash(), without.hash());
-        assert_eq!(with.hash(), with.clone().hash());
-        assert_eq!(with.whole()["apiVersion"], "node.k8s.io/v1");
-    }
-}
+mod tests;

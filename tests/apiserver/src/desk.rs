@@ -46,6 +46,8 @@ pub(crate) struct Desk {
     /// How many of the log's first entries were dropped from it.
     forgotten: usize,
     arranged: Vec<(Matcher, Failure)>,
+    /// The resource whose watches tell nothing for now.
+    pub(crate) held: Option<String>,
     pub(crate) tokens: BTreeMap<String, Identity>,
     pub(crate) services: BTreeMap<(String, String), SocketAddr>,
 }

@@ -162,6 +162,11 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
+    /// What it watches, such as `configmaps`.
+    pub(crate) fn resource(&self) -> &str {
+        &self.kind.plural
+    }
+
     /// The event a change is for this watch, if it is one. An object that comes to match is added, one that no longer matches is deleted.
     pub(crate) fn event(&self, change: &Change) -> Option<Value> {
         if change.key.resource != self.kind.resource()

@@ -199,6 +199,18 @@ impl Server {
         self.inner.shared.signals.send_modify(|signals| signals.drops += 1);
     }
 
+    /// Watches of this resource, such as `configmaps`, tell nothing more until [`Server::release_watches`]: whoever relies on them alone
+    /// acts on what was.
+    pub fn hold_watches(&self, resource: &str) {
+        self.inner.shared.desk().held = Some(resource.to_owned());
+    }
+
+    /// Watches that were held tell what they owe.
+    pub fn release_watches(&self) {
+        self.inner.shared.desk().held = None;
+        self.inner.shared.changed.send_modify(|_| {});
+    }
+
     /// Sends a bookmark on every watch that takes them, instead of after a minute.
     pub fn bookmark_watches(&self) {
         self.inner.shared.signals.send_modify(|signals| signals.bookmarks += 1);

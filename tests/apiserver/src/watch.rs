@@ -124,6 +124,9 @@ impl Feed {
     }
 
     fn news(&mut self) -> Vec<Value> {
+        if self.shared.desk().held.as_deref() == Some(self.watched.resource()) {
+            return Vec::new();
+        }
         let store = self.shared.store();
         let events =
             store.since(self.cursor).iter().filter_map(|change| self.watched.event(change)).collect();

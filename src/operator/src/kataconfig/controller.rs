@@ -16,7 +16,7 @@ use kube::runtime::{Controller, watcher};
 use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPodConfig};
 
-use super::act::{self, ActError};
+use super::act::{self, ActError, Acted};
 use super::build;
 use super::decide;
 use super::events;
@@ -71,17 +71,24 @@ pub async fn run(client: Client, settings: Settings, stop: impl Future<Output = 
         .await;
 }
 
-/// One look at a KataConfig, and what follows from it.
-async fn reconcile(config: Arc<KataConfig>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+/// One look at a KataConfig, and what follows from it. Of the one that a watch told of only the name counts.
+async fn reconcile(told: Arc<KataConfig>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let Context { client, settings, teller } = context.as_ref();
-    let world = observe::observe(client, config.as_ref().clone(), settings).await?;
-    let plan = decide::decide(&world, settings, Timestamp::now());
-    act::act(client, &config, &plan).await?;
-    let before = config.status.clone().unwrap_or_default();
-    let mut notes = events::notes(&before, &plan.status);
-    notes.extend(events::of_webhook(&world, settings, &plan.status));
-    teller.tell(config.as_ref(), notes).await;
-    Ok(plan.again.map_or_else(Action::await_change, Action::requeue))
+    let Some(world) = observe::observe(client, &told.name_any(), settings).await? else {
+        return Ok(Action::await_change());
+    };
+    let now = Timestamp::now();
+    let plan = decide::decide(&world, settings, now);
+    let Acted { status, failure } = act::act(client, &world, &plan, now).await?;
+    let before = world.config.status.clone().unwrap_or_default();
+    let mut notes = events::notes(&before, &status);
+    notes.extend(events::of_webhook(&world, settings, &status));
+    // Also of a failure: it is in the status now, and the next look sees no change any more.
+    teller.tell(&world.config, notes).await;
+    match failure {
+        Some(failure) => Err(failure.into()),
+        None => Ok(plan.again.map_or_else(Action::await_change, Action::requeue)),
+    }
 }
 
 fn after_error(config: Arc<KataConfig>, error: &ReconcileError, _context: Arc<Context>) -> Action {

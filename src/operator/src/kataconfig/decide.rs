@@ -19,7 +19,7 @@ use super::selector::{self, FieldFault, Selector};
 use super::status::{self, Outlook, Reason};
 use super::world::{PodUse, World};
 use crate::names;
-use crate::objects::{Desired, Kind, ObjectRef};
+use crate::objects::{Desired, Kind, ObjectRef, Removal};
 use crate::settings::Settings;
 
 mod plain;
@@ -45,7 +45,8 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan {
     }
     if let Some(older) = world.older.first() {
         let message = format!("KataConfig {older} is older, and a cluster has one: delete this one");
-        return refused(Reason::AnotherKataConfig, message);
+        // Nothing tells this one that the other went.
+        return Plan { again: Some(LOOK_AGAIN), ..refused(Reason::AnotherKataConfig, message) };
     }
     let selector = match wish(world) {
         Ok(selector) => selector,
@@ -258,9 +259,10 @@ impl Installing<'_> {
         }
         // Last: a pod that uses a class finds the service.
         let class = |name: &String| {
-            build::runtime_class(name, target, settings, world.overheads.get(name)).owned_by(&owner)
+            let overhead = world.classes.get(name).map(|there| &there.overhead);
+            build::runtime_class(name, target, settings, overhead).owned_by(&owner)
         };
-        objects.extend(classes.iter().map(class));
+        objects.extend(classes.iter().filter(|name| world.foreign(name).is_none()).map(class));
         // What follows is for OpenShift's console and for its machine config operator.
         if target == Target::Plain {
             return objects;
@@ -274,7 +276,7 @@ impl Installing<'_> {
     }
 
     /// B4: what peer pods brought goes when they are turned off.
-    fn superfluous(&self, peer_pods: bool, configs: &[Desired]) -> Vec<ObjectRef> {
+    fn superfluous(&self, peer_pods: bool, configs: &[Desired]) -> Vec<Removal> {
         if peer_pods {
             return webhook::replaced(self.world);
         }
@@ -287,7 +289,8 @@ impl Installing<'_> {
                 pools::ALL
                     .iter()
                     .filter(|name| !kept(name))
-                    .map(|name| ObjectRef::cluster(Kind::MACHINE_CONFIG, name)),
+                    .map(|name| ObjectRef::cluster(Kind::MACHINE_CONFIG, name))
+                    .map(|config| removal::by_rule(self.world, config)),
             )
             .collect()
     }

@@ -51,6 +51,7 @@ fn transition(old: &(String, String), new: &(String, String), after: &KataConfig
         Reason::InvalidSpec,
         Reason::NoEligibleNodes,
         Reason::AnotherKataConfig,
+        Reason::ForeignRuntimeClass,
     ]
     .iter()
     .any(|bad| bad.word() == new.0);

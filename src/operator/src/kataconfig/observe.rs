@@ -9,10 +9,10 @@ use kube::{Client, ResourceExt};
 use peerpods_crds::{KataConfig, PeerPod, PeerPodConfig};
 use serde_json::Value;
 
-use super::world::{Apis, Node, PodUse, Pool, World};
+use super::world::{Apis, Class, Node, PodUse, Pool, World};
 use super::{nodes, pools, selector};
 use crate::names;
-use crate::objects::Kind;
+use crate::objects::{self, Kind};
 use crate::settings::Settings;
 
 mod webhook;
@@ -36,29 +36,31 @@ fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> ObserveError {
     move |source| ObserveError { what, source }
 }
 
-/// The world of a KataConfig.
+/// The world of the KataConfig of this name; none when it is gone. Its status is what we remember by, so it is asked for: a watch may not
+/// have told yet what we wrote a moment ago.
 ///
 /// # Errors
 /// Anything that could not be read; what a cluster does not have is not an error.
 pub async fn observe(
     client: &Client,
-    config: KataConfig,
+    name: &str,
     settings: &Settings,
-) -> Result<World, ObserveError> {
+) -> Result<Option<World>, ObserveError> {
+    let Some((config, older)) = config(client, name).await? else { return Ok(None) };
     let nodes = all_nodes(client).await?;
     let apis = apis(client, &nodes).await?;
-    let mut world = World { apis, nodes, older: older(client, &config).await?, config, ..World::default() };
+    let mut world = World { apis, nodes, older, config, ..World::default() };
     match apis.machine_configs {
         true => of_machine_configs(client, &mut world).await?,
         false => of_workers(client, settings, &mut world).await?,
     }
     world.pods = pods(client, &world, settings).await?;
     world.dashboard = dashboard(client, settings).await?;
-    world.overheads = overheads(client).await?;
+    world.classes = classes(client).await?;
     world.peer_pod_limit = limit(client, settings).await?;
-    world.going = going(client, settings).await?;
+    world.going = going(client, settings, apis).await?;
     world.webhook = webhook::webhook(client, settings).await?;
-    Ok(world)
+    Ok(Some(world))
 }
 
 /// Which of OpenShift's APIs there are, by discovery. An API server that has just started may not know all of its groups: where nodes show
@@ -107,20 +109,18 @@ where
     }
 }
 
-/// KataConfigs that were made before this one; of one moment, those whose names come first.
-async fn older(client: &Client, config: &KataConfig) -> Result<Vec<String>, ObserveError> {
-    let others: Api<KataConfig> = Api::all(client.clone());
+/// A KataConfig as it is now, and the names of those that were made before it; of one moment, those whose names come first.
+async fn config(client: &Client, name: &str) -> Result<Option<(KataConfig, Vec<String>)>, ObserveError> {
+    let configs: Api<KataConfig> = Api::all(client.clone());
+    let (mine, others): (Vec<_>, Vec<_>) = all(&configs, ListParams::default(), "KataConfigs")
+        .await?
+        .into_iter()
+        .partition(|config| config.name_any() == name);
+    let Some(mine) = mine.into_iter().next() else { return Ok(None) };
     let rank = |config: &KataConfig| (config.creation_timestamp().map(|time| time.0), config.name_any());
-    let mine = rank(config);
-    let all = all(&others, ListParams::default(), "KataConfigs").await?;
-    let mut older: Vec<_> = all
-        .iter()
-        .filter(|other| other.uid() != config.uid())
-        .map(rank)
-        .filter(|other| *other < mine)
-        .collect();
+    let mut older: Vec<_> = others.iter().map(rank).filter(|other| *other < rank(&mine)).collect();
     older.sort();
-    Ok(older.into_iter().map(|(_, name)| name).collect())
+    Ok(Some((mine, older.into_iter().map(|(_, name)| name).collect())))
 }
 
 async fn untyped(
@@ -254,14 +254,17 @@ async fn dashboard(
     Ok(maps.get_opt(names::DASHBOARD).await.map_err(failed("the dashboard"))?.and_then(|map| map.data))
 }
 
-async fn overheads(client: &Client) -> Result<BTreeMap<String, BTreeMap<String, String>>, ObserveError> {
+async fn classes(client: &Client) -> Result<BTreeMap<String, Class>, ObserveError> {
     let classes: Api<RuntimeClass> = Api::all(client.clone());
     let found = all(&classes, ListParams::default(), "runtime classes").await?;
-    let fixed = |class: RuntimeClass| {
-        let fixed = class.overhead.and_then(|overhead| overhead.pod_fixed).unwrap_or_default();
-        fixed.into_iter().map(|(name, quantity)| (name, quantity.0)).collect()
-    };
-    Ok(found.into_iter().map(|class| (class.name_any(), fixed(class))).collect())
+    Ok(found.into_iter().map(|one| (one.name_any(), class(one))).collect())
+}
+
+fn class(class: RuntimeClass) -> Class {
+    let ours = objects::is_ours(&class);
+    let fixed = class.overhead.and_then(|overhead| overhead.pod_fixed).unwrap_or_default();
+    let overhead = fixed.into_iter().map(|(name, quantity)| (name, quantity.0)).collect();
+    Class { handler: class.handler, overhead, ours }
 }
 
 async fn limit(client: &Client, settings: &Settings) -> Result<Option<String>, ObserveError> {
@@ -271,11 +274,13 @@ async fn limit(client: &Client, settings: &Settings) -> Result<Option<String>, O
 }
 
 /// What has to be gone before the KataConfig may go: the PeerPodConfig, whose end cleans nodes, and the VMs.
-async fn going(client: &Client, settings: &Settings) -> Result<Vec<String>, ObserveError> {
+async fn going(client: &Client, settings: &Settings, apis: Apis) -> Result<Vec<String>, ObserveError> {
     let configs: Api<PeerPodConfig> = Api::namespaced(client.clone(), &settings.namespace);
     let peer_pods: Api<PeerPod> = Api::all(client.clone());
     let config =
         configs.get_metadata_opt(names::PEER_POD_CONFIG).await.map_err(failed("the PeerPodConfig"))?;
+    // Somebody else's stays.
+    let config = config.filter(|config| apis.machine_configs || objects::is_ours(config));
     let vms = all(&peer_pods, ListParams::default(), "PeerPods").await?;
     let config = config.map(|_| format!("PeerPodConfig {}", names::PEER_POD_CONFIG));
     let vms =

@@ -1,6 +1,8 @@
 //! What a KataConfig says of itself: the fields of 1.4 and the later ones, made from the same facts so that both are true at every moment.
 //! Pure: the time comes from outside, and a condition that says the same keeps the time it had.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peerpods_crds::{
@@ -39,6 +41,8 @@ pub enum Reason {
     AnotherKataConfig,
     /// Objects were asked to go and are not gone.
     WaitingForObjects,
+    /// A runtime class of a name of ours is another installer's, and leads elsewhere.
+    ForeignRuntimeClass,
 }
 
 impl Reason {
@@ -56,6 +60,7 @@ impl Reason {
             Self::NoEligibleNodes => "NoEligibleNodes",
             Self::AnotherKataConfig => "AnotherKataConfig",
             Self::WaitingForObjects => "WaitingForObjects",
+            Self::ForeignRuntimeClass => "ForeignRuntimeClass",
         }
     }
 
@@ -103,7 +108,7 @@ pub fn status(world: &World, outlook: &Outlook, now: Timestamp) -> KataConfigSta
         upgrade_status: UpgradeStatus {},
         waiting_for_mco_to_start: outlook.waiting,
         kata_nodes: lists(world, outlook.target, &places),
-        conditions: vec![condition(&before, outlook, now)],
+        conditions: vec![condition(&before, outlook.reason, &outlook.message, now)],
         observed_generation: world.config.metadata.generation,
     }
 }
@@ -224,15 +229,48 @@ fn some(number: usize) -> Option<i32> {
     (number > 0).then(|| counted(number))
 }
 
+/// A step of a plan that could not be done.
+#[derive(Debug, Clone)]
+pub struct StepFailure {
+    /// Which, and what the API server said.
+    pub what: String,
+    /// The runtime classes that were made as wanted before.
+    pub done: BTreeSet<String>,
+}
+
+/// The status after a plan whose steps were not all done: nothing has come to its end, and there are no other runtime classes than those
+/// that were there or were made.
+#[must_use]
+pub fn failed(
+    world: &World,
+    planned: &KataConfigStatus,
+    failure: &StepFailure,
+    now: Timestamp,
+) -> KataConfigStatus {
+    let before = world.config.status.clone().unwrap_or_default();
+    let mut status = planned.clone();
+    status.runtime_classes.retain(|class| failure.done.contains(class) || world.classes.contains_key(class));
+    status.runtime_class = status.runtime_classes.first().cloned().unwrap_or_default();
+    let word = match world.config.metadata.deletion_timestamp {
+        Some(_) => &mut status.un_installation_status.in_progress.status,
+        None => &mut status.installation_status.is_in_progress,
+    };
+    if word == WORD_FALSE {
+        WORD_TRUE.clone_into(word);
+    }
+    status.conditions = vec![condition(&before, Reason::Failed, &failure.what, now)];
+    status
+}
+
 /// B11: the time is that of the last change, or each write would cause the next.
-fn condition(before: &KataConfigStatus, outlook: &Outlook, now: Timestamp) -> Condition {
-    let status = if outlook.reason.in_progress() { WORD_TRUE } else { WORD_FALSE };
+fn condition(before: &KataConfigStatus, reason: Reason, message: &str, now: Timestamp) -> Condition {
+    let status = if reason.in_progress() { WORD_TRUE } else { WORD_FALSE };
     let new = Condition {
         kind: IN_PROGRESS.to_owned(),
         status: status.to_owned(),
         last_transition_time: Time(now),
-        reason: outlook.reason.word().to_owned(),
-        message: outlook.message.clone(),
+        reason: reason.word().to_owned(),
+        message: message.to_owned(),
     };
     match before.conditions.iter().find(|old| old.kind == IN_PROGRESS) {
         Some(old) if old.status == new.status && old.reason == new.reason => {
@@ -241,3 +279,6 @@ fn condition(before: &KataConfigStatus, outlook: &Outlook, now: Timestamp) -> Co
         _ => new,
     }
 }
+
+#[cfg(test)]
+mod tests;

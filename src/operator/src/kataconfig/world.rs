@@ -34,14 +34,39 @@ pub struct World {
     pub dashboard: Option<BTreeMap<String, String>>,
     /// Whether there is a ContainerRuntimeConfig of ours.
     pub log_level_config: bool,
-    /// The overheads that runtime classes have now: an administrator's edit is kept.
-    pub overheads: BTreeMap<String, BTreeMap<String, String>>,
+    /// The runtime classes there are, by name.
+    pub classes: BTreeMap<String, Class>,
     /// The limit that the PeerPodConfig has now: an administrator's edit is kept. None: there is no PeerPodConfig.
     pub peer_pod_limit: Option<String>,
     /// Objects that were asked to go and are not gone, as kind and name.
     pub going: Vec<String>,
     /// What the pods' webhook is made for, and what there is of it.
     pub webhook: PodWebhook,
+}
+
+impl World {
+    /// A runtime class that another installer made: it is left alone. Where there is a machine config operator nobody else makes ours.
+    #[must_use]
+    pub fn foreign(&self, class: &str) -> Option<&Class> {
+        self.classes.get(class).filter(|there| !there.ours && !self.apis.machine_configs)
+    }
+
+    /// One of those that does not lead to our handler, which has the class's name.
+    #[must_use]
+    pub fn taken(&self, class: &str) -> Option<&Class> {
+        self.foreign(class).filter(|there| there.handler != class)
+    }
+}
+
+/// A runtime class that is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Class {
+    /// What the container runtime knows it by.
+    pub handler: String,
+    /// What a pod takes beside its containers: an administrator's edit is kept.
+    pub overhead: BTreeMap<String, String>,
+    /// Whether an operator of KataConfigs made it.
+    pub ours: bool,
 }
 
 /// What the pods' webhook is made for, and what there is of it.

@@ -21,7 +21,7 @@ const SETS: [&str; 2] = [names::INSTALLER, names::REMOVER];
 
 impl Cluster {
     /// Nodes without any role, and one control plane.
-    async fn without_openshift(nodes: usize) -> Self {
+    pub(crate) async fn without_openshift(nodes: usize) -> Self {
         let cluster = Self::bare(Vec::new()).await;
         cluster.join("cp0", json!({ names::CONTROL_PLANE_LABEL: "" })).await;
         for n in 0..nodes {
@@ -175,6 +175,7 @@ fn pod_of(set: &DaemonSet, name: &str, node: &str) -> Value {
 #[tokio::test]
 async fn install_and_uninstall_leave_a_cluster_without_openshift_as_it_was() {
     let mut cluster = Cluster::without_openshift(2).await;
+    let others = cluster.others_make(&[("kata", "kata"), ("kata-remote", "kata-remote")]).await;
     let before = cluster.everything().await;
     cluster.operate().await;
     cluster.ask_for(json!({ "enablePeerPods": true, "logLevel": "debug" })).await;
@@ -185,7 +186,7 @@ async fn install_and_uninstall_leave_a_cluster_without_openshift_as_it_was() {
     until("n0 has the role", || async { cluster.has_kata_role("n0").await }).await;
     assert!(!cluster.has_kata_role("n1").await);
     let classes = cluster.all::<RuntimeClass>();
-    assert!(classes.get_opt("kata").await.unwrap().is_none(), "a node is still at work");
+    assert!(classes.get_opt("kata-remote-cc").await.unwrap().is_none(), "a node is still at work");
     cluster.pod_is_ready(names::INSTALLER, "n1").await;
     cluster.status_is("done", |status| status.installation_status.is_in_progress == "False").await;
     let status = cluster.status().await;
@@ -215,6 +216,7 @@ async fn install_and_uninstall_leave_a_cluster_without_openshift_as_it_was() {
     cluster.is_gone().await;
     cluster.daemon_sets().await;
     cluster.is_as_before(&before).await;
+    cluster.others_are_untouched(&others).await;
 }
 
 #[tokio::test]

@@ -84,6 +84,23 @@ async fn a_bookmark_moves_a_watch_past_a_compaction() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_held_tells_what_it_owes_when_it_is_released() {
+    let test = "a_watch_that_is_held_tells_what_it_owes_when_it_is_released";
+    let Some((place, server)) = Place::with_server(test).await else { return };
+    let start = place.maps().list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    let stream = place.maps().watch(&WatchParams::default(), &start).await.unwrap();
+    pin_mut!(stream);
+    server.hold_watches("configmaps");
+    place.map("a", json!({})).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    assert!(place.maps().get("a").await.is_ok(), "who asks is told");
+    server.release_watches();
+    let event = soon("what is owed", stream.next()).await.unwrap().unwrap();
+    assert!(matches!(event, WatchEvent::Added(map) if map.name_any() == "a"));
+}
+
+#[tokio::test]
 async fn requests_are_told_with_who_asked() {
     let Some((place, server)) = Place::with_server("requests_are_told_with_who_asked").await else { return };
     server.forget_requests();

@@ -4,6 +4,7 @@
 //!                  peerpods.io/kata   node-role.kubernetes.io/kata-oc
 //!   meant          installed          -      the installer places files and restarts the container runtime
 //!   installed      installed          there  pods of our classes may come, the node service runs
+//!   closed         installed          -      no new pod comes; one that came meanwhile opens it again
 //!   to leave       removed            -      the remover removes files
 //!   as before      -                  -
 //! ```
@@ -20,7 +21,7 @@ use crate::kataconfig::selector::Selector;
 use crate::kataconfig::status::{self, Outlook, Reason};
 use crate::kataconfig::world::{Files, Node, PodUse, World};
 use crate::names;
-use crate::objects::{Desired, Kind, ObjectRef};
+use crate::objects::{Desired, Kind, ObjectRef, Removal};
 use crate::settings::Settings;
 
 /// What is wished of a node.
@@ -44,11 +45,18 @@ fn labels(node: &Node, wish: Wish) -> Option<Labels> {
         (Wish::Files, _) if !node.has_role() && nodes::plain_place(node) == Some(Place::Installed) => {
             change.insert(names::ROLE_LABEL, Some(""));
         }
+        // A pod that came while the node was closed needs the node service as long as it lives.
+        (Wish::NoneWhenUnused, _)
+            if !node.has_role() && nodes::plain_place(node) == Some(Place::Installed) =>
+        {
+            change.insert(names::ROLE_LABEL, Some(""));
+        }
         (Wish::Files | Wish::NoneWhenUnused, _) => {}
+        // The role first, and alone: pods are looked for once more when none can come.
+        (Wish::None, _) if node.has_role() => {
+            change.insert(names::ROLE_LABEL, None);
+        }
         (Wish::None, files) => {
-            if node.has_role() {
-                change.insert(names::ROLE_LABEL, None);
-            }
             let next = match files {
                 Some(Files::Installed) => Some(Some(Files::Removed.word())),
                 Some(Files::Removed) if is_clean(node) => Some(None),
@@ -81,15 +89,17 @@ pub(super) fn install(installing: &Installing<'_>, selector: &Selector) -> Plan 
     let still_used = if peer_pods { Vec::new() } else { installing.users_of_peer_pods() };
     let keep_peer_pods = peer_pods || !still_used.is_empty();
     let (changes, leaving) = turns(world, settings, selector);
+    let closing = changes.iter().any(closes);
     let installer = installer(installing, keep_peer_pods);
     let at_rest = is_at_rest(world, &installer, &changes);
     let classes = installing.classes(keep_peer_pods, at_rest && is_usable(world, selector));
     let (reason, message) = match failed(world) {
         Some(message) => (Reason::Failed, message),
         None if !at_rest => in_progress(installing),
-        None => settled(world, &still_used, &leaving),
+        None => settled(world, &classes, &still_used, &leaving),
     };
-    let outlook = Outlook { classes: classes.clone(), ..outlook(installing, reason, message) };
+    let told = classes.iter().filter(|class| world.taken(class).is_none()).cloned().collect();
+    let outlook = Outlook { classes: told, ..outlook(installing, reason, message) };
     let (remover, mut delete) = remover(world, settings, &changes);
     delete.extend(installing.superfluous(keep_peer_pods, &[]));
     Plan {
@@ -102,15 +112,20 @@ pub(super) fn install(installing: &Installing<'_>, selector: &Selector) -> Plan 
         apply: installing.objects(&classes),
         delete,
         status: status::status(world, &outlook, installing.now),
-        again: (!still_used.is_empty() || !leaving.is_empty()).then_some(LOOK_AGAIN),
+        again: (!still_used.is_empty() || !leaving.is_empty() || closing).then_some(LOOK_AGAIN),
         ..Plan::default()
     }
+}
+
+/// Whether a node is closed by this plan, which is followed by a look for pods.
+fn closes(change: &Labels) -> bool {
+    change.change.get(names::ROLE_LABEL) == Some(&None)
 }
 
 /// Whether no node has to be waited for: none is at work, and this plan asks for no work.
 fn is_at_rest(world: &World, installer: &Desired, changes: &[Labels]) -> bool {
     let same_form = build::template_of(&installer.body) == world.installer.as_deref();
-    let asks = changes.iter().any(|one| one.change.contains_key(names::FILES_LABEL));
+    let asks = changes.iter().any(|one| closes(one) || one.change.contains_key(names::FILES_LABEL));
     same_form && !asks && !nodes::under_way(world)
 }
 
@@ -150,7 +165,7 @@ fn turns<'a>(world: &'a World, settings: &Settings, selector: &Selector) -> (Vec
 }
 
 fn users_on<'a>(world: &'a World, settings: &Settings, node: &Node) -> Vec<&'a PodUse> {
-    let ours = |pod: &&PodUse| removal::is_ours(&pod.class, &world.config, settings) && pod.node == node.name;
+    let ours = |pod: &&PodUse| removal::is_ours(&pod.class, world, settings) && pod.node == node.name;
     world.pods.iter().filter(ours).collect()
 }
 
@@ -164,10 +179,10 @@ fn installer(installing: &Installing<'_>, peer_pods: bool) -> Desired {
 }
 
 /// The remover while a node needs it; otherwise it goes.
-fn remover(world: &World, settings: &Settings, changes: &[Labels]) -> (Option<Desired>, Vec<ObjectRef>) {
+fn remover(world: &World, settings: &Settings, changes: &[Labels]) -> (Option<Desired>, Vec<Removal>) {
     match world.nodes.iter().any(|node| needs_remover(node, changes)) {
         true => (Some(build::remover(settings)), Vec::new()),
-        false => (None, vec![daemon_set(settings, Files::Removed)]),
+        false => (None, vec![daemon_set(settings, Files::Removed).if_ours()]),
     }
 }
 
@@ -206,7 +221,12 @@ fn in_progress(installing: &Installing<'_>) -> (Reason, String) {
     (if first { Reason::Installing } else { Reason::Updating }, message.to_owned())
 }
 
-fn settled(world: &World, still_used: &[&PodUse], leaving: &[&PodUse]) -> (Reason, String) {
+fn settled(
+    world: &World,
+    classes: &[String],
+    still_used: &[&PodUse],
+    leaving: &[&PodUse],
+) -> (Reason, String) {
     if !leaving.is_empty() {
         let what =
             "nodes that are not meant any more keep what they have until these pods are gone (kubectl drain)";
@@ -216,7 +236,20 @@ fn settled(world: &World, still_used: &[&PodUse], leaving: &[&PodUse]) -> (Reaso
         let what = "peer pods stay until these pods are gone";
         return (Reason::BlockedByExistingKataPods, named(what, still_used));
     }
-    (Reason::Idle, not_ready(world).unwrap_or_default())
+    let taken: Vec<String> = classes.iter().filter_map(|class| taken(world, class)).collect();
+    match taken.is_empty() {
+        true => (Reason::Idle, not_ready(world).unwrap_or_default()),
+        false => (Reason::ForeignRuntimeClass, taken.join("; ")),
+    }
+}
+
+/// What is wrong with a runtime class of somebody else's.
+fn taken(world: &World, class: &str) -> Option<String> {
+    let handler = &world.taken(class)?.handler;
+    Some(format!(
+        "RuntimeClass {class} was made by somebody else and leads to the handler {handler}, not to {class}: it is left alone, and its \
+         pods are none of ours; delete it, and ours is made"
+    ))
 }
 
 /// Nodes that nothing can be done on for now.
@@ -235,16 +268,26 @@ fn not_ready(world: &World) -> Option<String> {
     })
 }
 
-/// The end: files first, then everything else, and the object itself last.
+/// What keeps the node service on nodes that pods came to while they were closed.
+pub(super) fn kept(world: &World, settings: &Settings) -> Vec<Labels> {
+    let used = world.nodes.iter().filter(|node| !users_on(world, settings, node).is_empty());
+    used.filter_map(|node| labels(node, Wish::NoneWhenUnused)).collect()
+}
+
+/// The end: no new pods, then files, then everything else, and the object itself last.
 pub(super) fn unwind(removing: &Removing<'_>) -> Plan {
     let Removing { world, settings, .. } = *removing;
     let changes: Vec<Labels> = world.nodes.iter().filter_map(|node| labels(node, Wish::None)).collect();
     let (remover, mut delete) = remover(world, settings, &changes);
-    let nodes_done = remover.is_none();
+    // A pod that came before them is seen by the next look, and needs everything else.
+    let closed = !changes.iter().any(closes);
+    let nodes_done = closed && remover.is_none();
     let finished = nodes_done && world.going.is_empty();
-    delete.extend(removal::peer_pod_objects(world, settings));
-    // No new pod finds a class while files go.
-    delete.push(ObjectRef::cluster(Kind::RUNTIME_CLASS, names::KATA_CLASS));
+    match closed {
+        true => delete.extend(removal::peer_pod_objects(world, settings)),
+        false => delete.extend(removal::peer_pod_classes(world, settings)),
+    }
+    delete.push(ObjectRef::cluster(Kind::RUNTIME_CLASS, names::KATA_CLASS).if_ours());
     if nodes_done {
         delete.extend(when_nodes_are_done(world, settings));
     }
@@ -276,7 +319,7 @@ fn why(world: &World, nodes_done: bool) -> (Reason, String) {
     }
 }
 
-fn when_nodes_are_done(world: &World, settings: &Settings) -> Vec<ObjectRef> {
+fn when_nodes_are_done(world: &World, settings: &Settings) -> Vec<Removal> {
     let namespace = &settings.namespace;
     let constraints = world.apis.security_constraints;
     let mut all = vec![
@@ -285,7 +328,7 @@ fn when_nodes_are_done(world: &World, settings: &Settings) -> Vec<ObjectRef> {
         ObjectRef::namespaced(Kind::SERVICE_ACCOUNT, namespace, names::INSTALLER_ACCOUNT),
     ];
     all.extend(constraints.then(|| ObjectRef::cluster(Kind::SECURITY_CONTEXT_CONSTRAINTS, names::SCC)));
-    all
+    all.into_iter().map(ObjectRef::if_ours).collect()
 }
 
 #[cfg(test)]

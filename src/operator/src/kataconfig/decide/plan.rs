@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peerpods_crds::KataConfigStatus;
 
-use crate::objects::{Desired, ObjectRef};
+use crate::objects::{Desired, Removal};
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +21,7 @@ pub struct Plan {
     /// Objects to apply then.
     pub apply: Vec<Desired>,
     /// Objects that are not to be there.
-    pub delete: Vec<ObjectRef>,
+    pub delete: Vec<Removal>,
     /// The status.
     pub status: KataConfigStatus,
     /// When to look again although nothing happened.

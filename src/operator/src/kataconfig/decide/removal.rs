@@ -1,14 +1,13 @@
 //! How everything a KataConfig brought goes again: not while a pod uses it, nodes first, and the object itself last.
 
 use jiff::Timestamp;
-use peerpods_crds::KataConfig;
 
 use super::{Finalizer, LOOK_AGAIN, Plan, Role, has_finalizer, named, plain, webhook};
 use crate::kataconfig::pools::{self, Target};
 use crate::kataconfig::status::{self, Outlook, Reason};
 use crate::kataconfig::world::{PodUse, World};
 use crate::names;
-use crate::objects::{Kind, ObjectRef};
+use crate::objects::{Kind, ObjectRef, Removal};
 use crate::settings::Settings;
 
 /// What is to be done about a KataConfig that somebody deleted. Its spec is not looked at: what makes no sense can be deleted, too.
@@ -44,14 +43,19 @@ pub(super) struct Removing<'a> {
 impl Removing<'_> {
     /// B3: pods of every class we made.
     fn users(&self) -> Vec<&PodUse> {
-        let ours = |pod: &&PodUse| is_ours(&pod.class, &self.world.config, self.settings);
+        let ours = |pod: &&PodUse| is_ours(&pod.class, self.world, self.settings);
         self.world.pods.iter().filter(ours).collect()
     }
 
     fn blocked(&self, users: &[&PodUse]) -> Plan {
         let message = named("these pods use a runtime class of this KataConfig, delete them first", users);
         let outlook = self.outlook(Reason::BlockedByExistingKataPods, message);
+        let labels = match self.target {
+            Target::Plain => plain::kept(self.world, self.settings),
+            Target::Workers | Target::ControlPlane => Vec::new(),
+        };
         Plan {
+            labels,
             status: status::status(self.world, &outlook, self.now),
             again: Some(LOOK_AGAIN),
             ..Plan::default()
@@ -143,12 +147,13 @@ impl Removing<'_> {
     }
 
     /// What no node needs once its role is gone.
-    fn at_once(&self) -> Vec<ObjectRef> {
+    fn at_once(&self) -> Vec<Removal> {
         let configs = pools::ALL.iter().map(|name| ObjectRef::cluster(Kind::MACHINE_CONFIG, name));
+        let configs = configs.map(|config| by_rule(self.world, config));
         peer_pod_objects(self.world, self.settings).into_iter().chain(configs).collect()
     }
 
-    fn when_nodes_are_done(&self) -> Vec<ObjectRef> {
+    fn when_nodes_are_done(&self) -> Vec<Removal> {
         let namespace = &self.settings.namespace;
         let mut all = vec![
             ObjectRef::cluster(Kind::CONTAINER_RUNTIME_CONFIG, names::LOG_LEVEL_CONFIG),
@@ -160,23 +165,40 @@ impl Removing<'_> {
         if self.target == Target::Workers {
             all.push(ObjectRef::cluster(Kind::MACHINE_CONFIG_POOL, names::POOL));
         }
-        all
+        all.into_iter().map(|object| by_rule(self.world, object)).collect()
     }
 }
 
-/// Whether a runtime class is one that a KataConfig made or may have made.
-pub(super) fn is_ours(class: &String, config: &KataConfig, settings: &Settings) -> bool {
-    let made = config.status.as_ref().is_some_and(|status| status.runtime_classes.contains(class));
-    made || class == names::KATA_CLASS || settings.peer_pod_classes.contains(class)
+/// Whether pods of a runtime class use what a KataConfig made or may have made.
+pub(super) fn is_ours(class: &str, world: &World, settings: &Settings) -> bool {
+    let status = world.config.status.as_ref();
+    let made = status.is_some_and(|status| status.runtime_classes.iter().any(|made| made == class));
+    let name_of_ours = class == names::KATA_CLASS || settings.peer_pod_classes.iter().any(|one| one == class);
+    made || (name_of_ours && world.taken(class).is_none())
+}
+
+/// Whose an object may be that goes. Without a machine config operator our names may be another installer's; a Secret or a runtime class may
+/// be anybody's anywhere. All else there is on OpenShift is ours or upstream's, which left no mark on most of it.
+pub(super) fn by_rule(world: &World, object: ObjectRef) -> Removal {
+    let shared = [Kind::SECRET, Kind::RUNTIME_CLASS].contains(&object.kind);
+    match world.apis.machine_configs && !shared {
+        true => object.in_any_case(),
+        false => object.if_ours(),
+    }
 }
 
 /// What peer pods brought, but for what makes nodes reboot. The classes first: no new pod finds one while the service goes.
-pub(super) fn peer_pod_objects(world: &World, settings: &Settings) -> Vec<ObjectRef> {
-    let classes =
-        settings.peer_pod_classes.iter().map(|class| ObjectRef::cluster(Kind::RUNTIME_CLASS, class));
+pub(super) fn peer_pod_objects(world: &World, settings: &Settings) -> Vec<Removal> {
     let rest = [
         ObjectRef::namespaced(Kind::PEER_POD_CONFIG, &settings.namespace, names::PEER_POD_CONFIG),
         ObjectRef::namespaced(Kind::SECRET, &settings.namespace, names::AUTH_SECRET),
     ];
-    classes.chain(webhook::superfluous(world, settings)).chain(rest).collect()
+    let rest = rest.map(|object| by_rule(world, object));
+    peer_pod_classes(world, settings).chain(webhook::superfluous(world, settings)).chain(rest).collect()
+}
+
+/// Their runtime classes.
+pub(super) fn peer_pod_classes(world: &World, settings: &Settings) -> impl Iterator<Item = Removal> {
+    let classes = settings.peer_pod_classes.iter();
+    classes.map(|class| by_rule(world, ObjectRef::cluster(Kind::RUNTIME_CLASS, class)))
 }

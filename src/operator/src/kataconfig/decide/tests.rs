@@ -79,7 +79,7 @@ impl Cluster {
                 false => node.labels.remove(names::ROLE_LABEL),
             };
         }
-        for gone in &plan.delete {
+        for gone in plan.delete.iter().map(|gone| &gone.object) {
             self.objects.remove(&gone.to_string());
             match gone.kind {
                 Kind::MACHINE_CONFIG => drop(self.world.machine_configs.remove(&gone.name)),
@@ -408,6 +408,7 @@ fn b1_a_second_kataconfig_changes_nothing_and_can_be_deleted() {
     cluster.reconcile();
     assert!(cluster.objects.is_empty() && cluster.plan.roles.is_empty());
     assert_eq!(cluster.condition().1, "AnotherKataConfig");
+    assert!(cluster.plan.again.is_some(), "the first may go");
     cluster.world.config.metadata.finalizers = Some(vec![KATACONFIG_FINALIZER.to_owned()]);
     cluster.delete();
     cluster.reconcile();

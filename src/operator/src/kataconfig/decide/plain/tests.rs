@@ -10,6 +10,8 @@ use super::super::decide;
 use super::*;
 use crate::kataconfig::world::{Apis, FileWorker};
 
+mod others;
+
 struct Cluster {
     world: World,
     settings: Settings,
@@ -253,6 +255,14 @@ fn a_node_that_is_not_meant_any_more_loses_its_files_before_its_label() {
     assert!(!message.contains("shop/other") && cluster.plan.again.is_some());
 
     cluster.world.pods.clear();
+    let status = cluster.reconcile();
+    assert_eq!(cluster.labels_of("w0"), (Some("installed"), false), "nobody can come, somebody may have");
+    assert!(status.conditions[0].reason == "Updating" && cluster.plan.again.is_some());
+    cluster.world.pods = vec![pod("kata", "quick", "w0")];
+    cluster.reconcile();
+    assert_eq!(cluster.labels_of("w0"), (Some("installed"), true), "it keeps the node service");
+    cluster.world.pods.clear();
+    cluster.reconcile();
     cluster.reconcile();
     assert_eq!(cluster.labels_of("w0"), (Some("removed"), false));
     assert!(cluster.has("peerpods-remover"));
@@ -283,6 +293,19 @@ fn an_uninstall_waits_for_pods_then_for_files_then_for_objects() {
     cluster.world.going = vec!["PeerPodConfig peerpodconfig-openshift".to_owned()];
     let status = cluster.reconcile();
     assert_eq!(status.un_installation_status.in_progress.status, "True");
+    assert_eq!(cluster.labels_of("w0"), (Some("installed"), false), "nobody can come, somebody may have");
+    assert!(!cluster.has("RuntimeClass kata-remote-cc") && cluster.has("peerpodconfig-openshift"));
+    cluster.world.pods = vec![pod("kata-remote-cc", "quick", "w0")];
+    cluster.reconcile();
+    assert_eq!(
+        (cluster.labels_of("w0"), cluster.labels_of("w1")),
+        ((Some("installed"), true), (Some("installed"), false))
+    );
+    assert!(cluster.has("peerpodconfig-openshift") && cluster.condition().1 == "BlockedByExistingKataPods");
+    cluster.world.pods.clear();
+    cluster.reconcile();
+    assert_eq!(cluster.labels_of("w0"), (Some("installed"), false));
+    cluster.reconcile();
     assert_eq!(cluster.labels_of("w0"), (Some("removed"), false));
     assert!(cluster.has("peerpods-remover") && !cluster.has("RuntimeClass kata"));
     cluster.pod_is("w0", true, None);
@@ -311,6 +334,7 @@ fn a_node_that_never_comes_back_is_told_of_and_its_end_ends_the_wait() {
     assert_eq!(status.kata_nodes.installed, ["w0", "w1"], "what was placed is there");
     assert_eq!(cluster.condition().0, "False");
     cluster.delete();
+    cluster.reconcile();
     cluster.reconcile();
     cluster.pod_is("w0", true, None);
     cluster.reconcile();
@@ -351,6 +375,7 @@ fn what_makes_no_sense_or_was_never_installed_can_be_deleted() {
     cluster.reconcile();
     assert_eq!(cluster.condition().1, "InvalidSpec");
     cluster.delete();
+    cluster.reconcile();
     cluster.reconcile();
     cluster.pod_is("w0", true, None);
     cluster.reconcile();

@@ -1,6 +1,7 @@
 //! What an administrator changes after the install.
 
 use super::*;
+use crate::kataconfig::world::Class;
 
 #[test]
 fn an_administrators_overhead_limit_and_monitor_are_kept() {
@@ -10,8 +11,12 @@ fn an_administrators_overhead_limit_and_monitor_are_kept() {
     cluster.install();
     let overhead = &cluster.objects["RuntimeClass kata-remote-cc"]["overhead"]["podFixed"];
     assert_eq!(overhead, &json!({ "cpu": "250m", "memory": "120Mi" }));
-    cluster.world.overheads.insert("kata".to_owned(), [("memory".to_owned(), "1Gi".to_owned())].into());
-    cluster.world.overheads.insert("kata-remote-cc".to_owned(), BTreeMap::new());
+    let with = |overhead| Class { overhead, ours: true, ..Class::default() };
+    let classes = [
+        ("kata".to_owned(), with([("memory".to_owned(), "1Gi".to_owned())].into())),
+        ("kata-remote-cc".to_owned(), with(BTreeMap::new())),
+    ];
+    cluster.world.classes.extend(classes);
     cluster.world.peer_pod_limit = Some("3".to_owned());
     cluster.reconcile();
     assert_eq!(cluster.objects["RuntimeClass kata"]["overhead"]["podFixed"], json!({ "memory": "1Gi" }));
