@@ -8,8 +8,10 @@ pub mod names;
 pub mod objects;
 pub mod peerpod;
 pub mod peerpodconfig;
+pub mod quantity;
 pub mod reconciled;
 pub mod settings;
+pub mod stuck;
 #[cfg(test)]
 mod upstreams_bugs;
 pub mod watching;

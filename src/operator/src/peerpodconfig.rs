@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   observe   the PeerPodConfig, nodes, the Secret and the ConfigMap, as plain data (`world`)
-//!   decide    what is to be done (`decide`, with `daemon_set` and `configuration`; pure)
+//!   decide    what is to be done (`decide`, with `daemon_set`, `configuration` and `status`; pure)
 //!   act       apply, patch nodes' capacity, write the status
 //! ```
 
@@ -11,5 +11,7 @@ pub mod configuration;
 pub mod controller;
 pub mod daemon_set;
 pub mod decide;
+mod events;
 pub mod observe;
+pub mod status;
 pub mod world;

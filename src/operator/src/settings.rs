@@ -19,6 +19,9 @@ pub struct Settings {
     pub peer_pod_classes: Vec<String>,
     /// What a pod of a class takes on its node beside its containers, by class.
     pub overheads: BTreeMap<String, Overhead>,
+    /// The clouds that the node service can have VMs at: `CLOUD_PROVIDER` must be one of them. Who reads the settings knows what is built in; the
+    /// default is all that there may be one day.
+    pub providers: Vec<String>,
     /// How long a start of a VM may take, in seconds: what the shim waits.
     pub hypervisor_timeout: u32,
 }
@@ -53,6 +56,7 @@ impl Default for Settings {
                 (names::PEER_PODS_CLASS.to_owned(), Overhead::new("250m", "120Mi")),
             ]
             .into(),
+            providers: ["aws", "azure"].map(str::to_owned).into(),
             // Above it there is only kubelet's patience, which is shorter.
             hypervisor_timeout: 900,
         }

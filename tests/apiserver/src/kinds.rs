@@ -4,6 +4,7 @@
 
 mod decode;
 mod events;
+mod quantity;
 
 use std::sync::Arc;
 

@@ -1,12 +1,15 @@
 //! Carries a plan out. What is so already is not written again.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
-use peerpods_crds::{PEERPODCONFIG_FINALIZER, PeerPodConfig, VM_RESOURCE};
+use peerpods_crds::{PEERPODCONFIG_FINALIZER, PeerPodConfig, PeerPodConfigStatus, VM_RESOURCE};
+use peerpods_podvm::causes::chain;
 use serde_json::{Value, json};
 
 use super::decide::{Capacity, Plan};
+use super::status;
 use crate::objects::{self, ObjectError};
 use crate::reconciled::{self, Finalizer, WriteError};
 
@@ -29,25 +32,48 @@ pub enum ActError {
     Config(#[from] WriteError),
 }
 
-/// Carries a plan out, in its order.
-///
-/// # Errors
-/// What the API server said, with the object. The status is written all the same.
-pub async fn act(client: &Client, config: &PeerPodConfig, plan: &Plan) -> Result<(), ActError> {
+/// What came of a plan.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The status that is told now; none where it could not be written.
+    pub status: Option<PeerPodConfigStatus>,
+    /// Whether all was done, else the step that failed.
+    pub done: Result<(), ActError>,
+}
+
+impl From<ActError> for Outcome {
+    fn from(error: ActError) -> Self {
+        Self { status: None, done: Err(error) }
+    }
+}
+
+/// Carries a plan out, in its order. A step that fails ends it, and the status says so in place of what was planned.
+pub async fn act(client: &Client, config: &PeerPodConfig, plan: &Plan) -> Outcome {
     let configs: Api<PeerPodConfig> =
         Api::namespaced(client.clone(), &config.namespace().unwrap_or_default());
-    if plan.finalizer == Finalizer::There {
-        reconciled::finalizer(&configs, config, PEERPODCONFIG_FINALIZER, Finalizer::There).await?;
+    let finalizer = async |wanted: Finalizer| match plan.finalizer == wanted {
+        true => reconciled::finalizer(&configs, config, PEERPODCONFIG_FINALIZER, wanted).await,
+        false => Ok(()),
+    };
+    if let Err(error) = finalizer(Finalizer::There).await {
+        return ActError::from(error).into();
     }
-    let done = steps(client, plan).await;
-    if config.status.clone().unwrap_or_default() != plan.status {
-        reconciled::status(&configs, config, &plan.status).await?;
+    let mut done = steps(client, plan).await;
+    let before = config.status.clone().unwrap_or_default();
+    let status = match &done {
+        Ok(()) => plan.status.clone(),
+        Err(error) => status::failed(&before, &plan.status, chain(error), Timestamp::now()),
+    };
+    if before != status
+        && let Err(error) = reconciled::status(&configs, config, &status).await
+    {
+        // The step's error, if there is one, says more.
+        return Outcome { status: None, done: done.and(Err(error.into())) };
     }
-    done?;
-    if plan.finalizer == Finalizer::Gone {
-        reconciled::finalizer(&configs, config, PEERPODCONFIG_FINALIZER, Finalizer::Gone).await?;
+    if done.is_ok() {
+        done = finalizer(Finalizer::Gone).await.map_err(ActError::from);
     }
-    Ok(())
+    Outcome { status: Some(status), done }
 }
 
 async fn steps(client: &Client, plan: &Plan) -> Result<(), ActError> {

@@ -7,19 +7,21 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::api::Api;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::{Controller, watcher};
 use kube::{Client, Resource, ResourceExt};
 use peerpods_crds::{PeerPodConfig, VM_RESOURCE};
 
-use super::act::{self, ActError};
-use super::decide::{self, Plan};
+use super::act::{self, ActError, Outcome};
+use super::decide;
+use super::events;
 use super::observe::{self, ObserveError};
-use crate::reconciled::{Note, Teller};
+use crate::names;
+use crate::reconciled::Teller;
 use crate::settings::Settings;
-use crate::watching;
+use crate::{stuck, watching};
 
 /// Changes that come together are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(250);
@@ -67,41 +69,12 @@ async fn reconcile(config: Arc<PeerPodConfig>, context: Arc<Context>) -> Result<
     let Context { client, settings, teller } = context.as_ref();
     let world = observe::observe(client, config.as_ref().clone()).await?;
     let plan = decide::decide(&world, settings, Timestamp::now());
-    act::act(client, &config, &plan).await?;
-    teller.tell(config.as_ref(), notes(&config, &plan)).await;
+    let Outcome { status, done } = act::act(client, &config, &plan).await;
+    if let Some(status) = status {
+        teller.tell(config.as_ref(), events::notes(&config, &status, &plan.clashes)).await;
+    }
+    done?;
     Ok(plan.again.map_or_else(Action::await_change, Action::requeue))
-}
-
-/// A change of the condition, and clashes when the configuration is looked at for the first time after a change.
-fn notes(config: &PeerPodConfig, plan: &Plan) -> Vec<Note> {
-    let before = config.status.clone().unwrap_or_default();
-    if before == plan.status {
-        return Vec::new();
-    }
-    let reason = |status: &peerpods_crds::PeerPodConfigStatus| {
-        status.conditions.first().map(|one| (one.reason.clone(), one.message.clone())).unwrap_or_default()
-    };
-    let mut notes = Vec::new();
-    let (word, message) = reason(&plan.status);
-    if reason(&before).0 != word {
-        let warning = !matches!(word.as_str(), "Ready" | "ServiceStarting");
-        let text = if message.is_empty() {
-            "the service runs and nodes advertise their VMs".to_owned()
-        } else {
-            message
-        };
-        notes.push(Note { warning, reason: word, text });
-    }
-    if !plan.clashes.is_empty() {
-        let text = format!(
-            "in both Secret {} and ConfigMap {}, the ConfigMap's counts: {}",
-            config.spec.cloud_secret_name,
-            config.spec.config_map_name,
-            plan.clashes.join(", ")
-        );
-        notes.push(Note { warning: true, reason: "KeyInBoth".to_owned(), text });
-    }
-    notes
 }
 
 fn after_error(config: Arc<PeerPodConfig>, error: &ReconcileError, _context: Arc<Context>) -> Action {
@@ -127,6 +100,7 @@ fn changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + Send + 
             map.data.clone()
         }),
         watching::changes(Api::<DaemonSet>::namespaced(client.clone(), namespace), all(), of_service),
+        watching::changes(Api::<Pod>::namespaced(client.clone(), namespace), of_the_service(), of_pod),
     ])
 }
 
@@ -141,4 +115,13 @@ fn of_service(set: &DaemonSet) -> impl std::hash::Hash + use<> {
         (status.desired_number_scheduled, status.number_ready, status.updated_number_scheduled)
     });
     (set.meta().generation, counts)
+}
+
+fn of_the_service() -> watcher::Config {
+    watcher::Config::default().labels(&format!("name={}", names::NODE_SERVICE))
+}
+
+/// Whether it gets on, and if not, why.
+fn of_pod(pod: &Pod) -> impl std::hash::Hash + use<> {
+    (stuck::why(pod), pod.metadata.deletion_timestamp.is_some())
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::names;
 use crate::objects::{Desired, Kind, ObjectRef};
+use crate::stuck::REASON_FILE;
 
 /// Where the service tells of its health, on the node's loopback.
 const HEALTH_PORT: u16 = 8088;
@@ -84,7 +85,8 @@ fn container(parts: &Parts<'_>) -> Value {
         "name": "peerpods",
         "image": parts.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["peerpods", "hypervisor"],
+        "command": ["peerpods", "hypervisor", "--reason-file", REASON_FILE],
+        "terminationMessagePath": REASON_FILE,
         "env": [
             { "name": "NODE_NAME", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } },
             { "name": "PEERPODS_NAMESPACE", "valueFrom": { "fieldRef": { "fieldPath": "metadata.namespace" } } },
@@ -187,5 +189,13 @@ mod tests {
         };
         assert_eq!(names(&pod["volumes"]), names(&pod["containers"][0]["volumeMounts"]));
         assert!(pod["containers"][0]["envFrom"][1].get("configMapRef").is_some());
+    }
+
+    #[test]
+    fn why_it_ended_goes_where_the_kubelet_reads_it() {
+        let container = &made("a")["spec"]["template"]["spec"]["containers"][0];
+        let command = container["command"].as_array().unwrap();
+        let file = command.iter().skip_while(|word| **word != "--reason-file").nth(1);
+        assert_eq!(file, Some(&container["terminationMessagePath"]));
     }
 }

@@ -1,13 +1,14 @@
 //! Reads the world of a PeerPodConfig. No decisions.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node as ClusterNode, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node as ClusterNode, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use peerpods_crds::{PeerPodConfig, VM_RESOURCE};
 
-use super::world::{Keys, Node, Service, World};
-use crate::names;
+use super::world::{Keys, Node, Service, Stuck, World};
+use crate::{names, stuck};
 
 /// Why the world could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,7 @@ pub async fn observe(client: &Client, config: PeerPodConfig) -> Result<World, Ob
         secret: secret(client, &namespace, &config.spec.cloud_secret_name).await?,
         config_map: config_map(client, &namespace, &config.spec.config_map_name).await?,
         service: service(client, &namespace).await?,
+        older: older(client, &config).await?,
         config,
     })
 }
@@ -77,9 +79,42 @@ async fn service(client: &Client, namespace: &str) -> Result<Service, ObserveErr
     let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
     let found = sets.get_opt(names::NODE_SERVICE).await.map_err(failed("the service's DaemonSet"))?;
     let status = found.and_then(|set| set.status).unwrap_or_default();
+    let stuck = stuck(client, namespace).await?;
     Ok(Service {
+        stuck,
         wanted: status.desired_number_scheduled,
         // A pod of the old form that is ready says nothing of the new one.
         ready: status.number_ready.min(status.updated_number_scheduled.unwrap_or(status.number_ready)),
     })
+}
+
+/// Pods of the service that do not get on, by node.
+async fn stuck(client: &Client, namespace: &str) -> Result<Vec<Stuck>, ObserveError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let of_service = ListParams::default().labels(&format!("name={}", names::NODE_SERVICE));
+    let found = pods.list(&of_service).await.map_err(failed("the service's pods"))?;
+    let mut stuck: Vec<Stuck> = found.items.iter().filter_map(one_stuck).collect();
+    stuck.sort_by(|a, b| a.node.cmp(&b.node));
+    Ok(stuck)
+}
+
+/// One that is about to end says nothing of the service as it is to be.
+fn one_stuck(pod: &Pod) -> Option<Stuck> {
+    let owners = pod.owner_references();
+    let of_set = owners.iter().any(|owner| owner.kind == "DaemonSet" && owner.name == names::NODE_SERVICE);
+    let node = pod.spec.as_ref()?.node_name.clone()?;
+    let why = stuck::why(pod).filter(|_| of_set && pod.metadata.deletion_timestamp.is_none())?;
+    Some(Stuck { node, why })
+}
+
+/// Names of PeerPodConfigs that were made before this one; of one moment, those whose names come first.
+async fn older(client: &Client, config: &PeerPodConfig) -> Result<Vec<String>, ObserveError> {
+    let all: Api<PeerPodConfig> = Api::namespaced(client.clone(), &config.namespace().unwrap_or_default());
+    let rank = |meta: &ObjectMeta| (meta.creation_timestamp.clone().map(|time| time.0), meta.name.clone());
+    let mine = rank(&config.metadata);
+    let all = all.list_metadata(&ListParams::default()).await.map_err(failed("PeerPodConfigs"))?;
+    let mut older: Vec<_> =
+        all.items.iter().map(|other| rank(&other.metadata)).filter(|other| *other < mine).collect();
+    older.sort();
+    Ok(older.into_iter().filter_map(|(_, name)| name).collect())
 }

@@ -9,6 +9,8 @@ use peerpods_crds::PeerPodConfig;
 pub struct World {
     /// The PeerPodConfig.
     pub config: PeerPodConfig,
+    /// Names of older ones: the oldest is the one that counts.
+    pub older: Vec<String>,
     /// All nodes.
     pub nodes: Vec<Node>,
     /// The Secret it names, if it is there.
@@ -41,10 +43,21 @@ impl std::fmt::Debug for Keys {
 }
 
 /// The node service's DaemonSet as it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
     /// On how many nodes it is to run.
     pub wanted: i32,
     /// On how many it is ready, in its newest form.
     pub ready: i32,
+    /// Its pods that do not get on, by node.
+    pub stuck: Vec<Stuck>,
+}
+
+/// A pod that does not get on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    /// On which node.
+    pub node: String,
+    /// What the service said when it ended, or what the kubelet says.
+    pub why: String,
 }

@@ -60,7 +60,7 @@ pub enum Command {
     /// Run the node service behind the shim's socket, in the foreground
     #[command(after_help = "Examples:\n  peerpods hypervisor\n  \
         peerpods hypervisor --socket /run/test/hypervisor.sock --proxy-timeout 2m --log-level debug")]
-    Hypervisor(ConfigFlags),
+    Hypervisor(HypervisorArgs),
     /// Run the operator: the controllers, and what the API server asks about their objects, in the foreground
     #[command(after_help = "Examples:\n  peerpods operator\n  \
         KUBECONFIG=~/.kube/config peerpods operator --namespace peerpods --log-level debug")]
@@ -115,6 +115,17 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// How the node service runs.
+#[derive(Debug, Args)]
+pub struct HypervisorArgs {
+    /// A file that gets the reason when it has to end: the kubelet shows it in the pod's status
+    #[arg(long, value_name = "FILE")]
+    pub reason_file: Option<PathBuf>,
+    /// Configuration given here.
+    #[command(flatten)]
+    pub flags: ConfigFlags,
 }
 
 /// What can be done with images.

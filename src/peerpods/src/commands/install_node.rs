@@ -2,10 +2,7 @@
 
 use std::path::PathBuf;
 
-use peerpods_podvm::causes::chain;
-
-use super::{Failure, configured};
-
+use super::{Failure, configured, reason};
 use crate::cli::Global;
 use crate::cli::flags::ConfigFlags;
 use crate::cli::install_node::InstallNodeArgs;
@@ -28,14 +25,7 @@ pub(super) async fn run(global: &Global, asked: &InstallNodeArgs) -> Result<u8, 
         return Ok(if ready.is_there() { exit::OK } else { exit::FAILURE });
     }
     configured(global, &ConfigFlags::default(), Verbosity::Service)?;
-    let done = work(global.output, asked, &ready).await;
-    if let (Err(error), Some(path)) = (&done, &asked.reason_file) {
-        // Who asked for it reads the reason on stderr as well.
-        if let Err(error) = std::fs::write(path, chain(error.as_ref())) {
-            tracing::warn!(path = %path.display(), %error, "the reason cannot be written there");
-        }
-    }
-    done
+    reason::leave(work(global.output, asked, &ready).await, asked.reason_file.as_deref())
 }
 
 async fn work(form: Output, asked: &InstallNodeArgs, ready: &ReadyFile) -> Result<u8, Failure> {

@@ -8,6 +8,7 @@ mod install_node;
 mod manifests;
 #[cfg(feature = "aws")]
 mod ports;
+mod reason;
 mod sandbox;
 
 use std::ffi::OsString;
@@ -62,7 +63,10 @@ fn on_runtime(cli: Cli) -> Result<u8, Failure> {
 async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let Cli { global, command } = cli;
     match command {
-        Command::Hypervisor(flags) => roles(&global, &flags, |_| vec![Role::Hypervisor]).await,
+        Command::Hypervisor(asked) => {
+            let ended = roles(&global, &asked.flags, |_| vec![Role::Hypervisor]).await;
+            reason::leave(ended, asked.reason_file.as_deref())
+        }
         Command::Operator(flags) => roles(&global, &flags, |_| vec![Role::Operator]).await,
         Command::Run(flags) => roles(&global, &flags, |settings| settings.roles.clone()).await,
         Command::Sandbox(command) => sandbox::run(&global, *command).await,

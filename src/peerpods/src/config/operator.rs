@@ -12,6 +12,7 @@ use peerpods_operator::webhook::pods;
 use super::door::Door;
 use super::keys;
 use super::kinds::{self, Kind};
+use super::settings::clouds;
 
 /// What the operator and the webhook are told.
 #[derive(Debug, Clone)]
@@ -46,6 +47,7 @@ pub fn assemble(door: &mut Door) -> OperatorSettings {
         monitor_image: door.take("operator.monitor-image", default.monitor_image.clone(), &kinds::TEXT),
         extension: door.take("operator.extension", default.extension.clone(), &kinds::TEXT),
         peer_pod_classes: pods.classes.iter().cloned().collect(),
+        providers: clouds(),
         ..default
     };
     let here = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

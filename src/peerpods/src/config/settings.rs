@@ -73,6 +73,13 @@ const PROVIDERS: &[(&str, ProviderName)] = &[
     ("aws", ProviderName::Aws),
 ];
 
+/// Where the node service of this program can have VMs on a cluster. QEMU's are processes of the host that it runs on: the container image
+/// has no QEMU.
+pub(super) fn clouds() -> Vec<String> {
+    let elsewhere = PROVIDERS.iter().filter(|(_, provider)| *provider != ProviderName::Qemu);
+    elsewhere.map(|(name, _)| (*name).to_owned()).collect()
+}
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {

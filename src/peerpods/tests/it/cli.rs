@@ -24,6 +24,7 @@ fn what_the_documentation_shows_parses() {
     for line in [
         "hypervisor --socket /run/t.sock --proxy-timeout 2m --log-level debug",
         "hypervisor --qemu-image /i --qemu-subnet 10.1.0.0/24 --peerpods-limit-per-node -1",
+        "hypervisor --reason-file /dev/termination-log",
         "run --roles hypervisor",
         "sandbox run -- uname -a",
         "sandbox run --vcpus 2 --memory 512 --keep --id demo --output json -- cat /proc/cpuinfo",
@@ -139,6 +140,34 @@ fn faults_of_the_configuration_are_a_usage_error_that_lists_them() {
     let run = peerpods(&["run", "--roles", "conductor"]);
     assert_eq!(run.status.code(), Some(2));
     assert!(String::from_utf8(run.stderr).unwrap().contains("known roles: hypervisor, operator, webhook"));
+}
+
+#[test]
+fn why_the_node_service_ended_is_left_on_one_line_where_it_was_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("reason");
+    let file_name = file.to_str().unwrap();
+    let ended =
+        peerpods(&["hypervisor", "--reason-file", file_name, "--vxlan-port", "x", "--proxy-timeout", "5"]);
+    assert_eq!(ended.status.code(), Some(2));
+    let reason = std::fs::read_to_string(&file).unwrap();
+    assert!(reason.contains("vxlan-port") && reason.contains("proxy-timeout"), "{reason}");
+    assert!(!reason.contains('\n'), "{reason}");
+    let missing = directory.path().join("no-link");
+    let program = missing.to_str().unwrap();
+    let state = directory.path().join("state");
+    let ended = peerpods(&[
+        "hypervisor",
+        "--reason-file",
+        file_name,
+        "--link-program",
+        program,
+        "--state-dir",
+        state.to_str().unwrap(),
+    ]);
+    assert_eq!(ended.status.code(), Some(1));
+    let reason = std::fs::read_to_string(&file).unwrap();
+    assert!(reason.starts_with("no link program"), "{reason}");
 }
 
 #[test]

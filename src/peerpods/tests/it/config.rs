@@ -50,6 +50,12 @@ fn with_nothing_said_the_defaults_hold() {
 }
 
 #[test]
+fn the_operator_knows_the_clouds_that_are_built_in() {
+    let built_in: &[&str] = if cfg!(feature = "aws") { &["aws"] } else { &[] };
+    assert_eq!(from("", &[], &[]).unwrap().operator.controllers.providers, built_in);
+}
+
+#[test]
 fn every_key_of_the_table_is_read_and_shown_once() {
     let settings = from("", &[], &[]).unwrap();
     let shown: Vec<&str> = settings.shown.iter().map(|shown| shown.key).collect();

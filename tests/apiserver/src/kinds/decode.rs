@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Kind;
+use super::{Kind, quantity};
 use crate::refusal::Refusal;
 
 /// Checks a built-in object against its type, and drops what the type does not have. Custom kinds pass: their schema speaks later.
@@ -56,6 +56,9 @@ pub(crate) fn decode(kind: &Kind, object: &mut Value) -> Result<(), Refusal> {
         ))
     })?;
     keep_known(object, &typed);
+    if kind.is("Node") {
+        quantity::settle(object);
+    }
     Ok(())
 }
 

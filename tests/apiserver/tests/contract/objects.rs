@@ -86,6 +86,11 @@ async fn a_node_gets_an_extended_resource_through_its_status_only() {
     cordoned.metadata.resource_version = None;
     let replaced = nodes.replace(&name, &PostParams::default(), &cordoned).await.unwrap();
     assert_eq!(shown(&replaced).unwrap().0, "10");
+    for (sent, stored) in [("1000", "1k"), ("2000000", "2M"), ("1500", "1500"), ("0", "0")] {
+        let capacity = json!({"status": {"capacity": {"kata.peerpods.io/vm": sent}}});
+        let patched = nodes.patch_status(&name, &PatchParams::default(), &Patch::Merge(&capacity)).await;
+        assert_eq!(shown(&patched.unwrap()).unwrap().0, stored, "{sent}");
+    }
     nodes.delete(&name, &DeleteParams::default()).await.unwrap();
     place.leave().await;
 }

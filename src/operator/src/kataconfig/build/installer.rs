@@ -10,11 +10,10 @@ use crate::kataconfig::world::Files;
 use crate::names;
 use crate::objects::{Desired, Kind, ObjectRef};
 use crate::settings::Settings;
+use crate::stuck::REASON_FILE;
 
 /// Where the host's files are in the container.
 const HOST: &str = "/host";
-/// Where the program says why it failed; the kubelet hands it on in the pod's status.
-const REASON: &str = "/dev/termination-log";
 
 /// What nodes get.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +54,7 @@ pub fn remover(settings: &Settings) -> Desired {
 }
 
 fn command() -> Vec<String> {
-    ["peerpods", "install-node", "--host-root", HOST, "--reason-file", REASON].map(str::to_owned).into()
+    ["peerpods", "install-node", "--host-root", HOST, "--reason-file", REASON_FILE].map(str::to_owned).into()
 }
 
 /// The name of the DaemonSet for this.
@@ -117,7 +116,7 @@ fn pod(settings: &Settings, files: Files, command: &[String]) -> Value {
                 "timeoutSeconds": 5,
             },
             "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
-            "terminationMessagePath": REASON,
+            "terminationMessagePath": REASON_FILE,
             // The host's systemd takes orders from root alone, and confined containers may not talk to it.
             "securityContext": { "privileged": true, "runAsUser": 0 },
             "volumeMounts": [{ "name": "host", "mountPath": HOST, "mountPropagation": "HostToContainer" }],

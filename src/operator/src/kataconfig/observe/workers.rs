@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::to_value;
@@ -13,18 +13,7 @@ use crate::kataconfig::build;
 use crate::kataconfig::world::{FileWorker, Files, Node};
 use crate::names;
 use crate::settings::Settings;
-
-/// Reasons for which a container waits, and which end only when somebody does something.
-const STUCK: [&str; 8] = [
-    "CrashLoopBackOff",
-    "ImagePullBackOff",
-    "ErrImagePull",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-];
+use crate::stuck;
 
 /// What the DaemonSets' pods are made of now, where they are there.
 pub(super) struct Templates(BTreeMap<&'static str, String>);
@@ -82,35 +71,7 @@ fn worker(pod: &Pod, files: Files, templates: &Templates) -> Option<FileWorker> 
     }
     let wanted = templates.0.get(name);
     let current = wanted.is_some() && pod.annotations().get(names::TEMPLATE) == wanted;
-    let ready = is_ready(pod);
-    Some(FileWorker { files, done: current && ready, failure: failure(pod).filter(|_| !ready) })
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
-}
-
-/// Why a pod does not get on.
-fn failure(pod: &Pod) -> Option<String> {
-    let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
-    told(container).or_else(|| {
-        let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let reason = waiting.reason.as_deref().filter(|reason| STUCK.contains(reason))?;
-        Some(format!("{reason}: {}", waiting.message.as_deref().unwrap_or("the kubelet says no more")))
-    })
-}
-
-/// What the program itself said when it ended last.
-fn told(container: &ContainerStatus) -> Option<String> {
-    let ended = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
-        let ended = state.as_ref()?.terminated.clone()?;
-        let message = ended.message.filter(|message| !message.trim().is_empty());
-        (ended.exit_code != 0).then(|| {
-            message.map_or(format!("ended with status {}", ended.exit_code), |text| text.trim().to_owned())
-        })
-    };
-    ended(&container.state).or_else(|| ended(&container.last_state))
+    Some(FileWorker { files, done: current && stuck::is_ready(pod), failure: stuck::why(pod) })
 }
 
 #[cfg(test)]
@@ -158,25 +119,5 @@ mod tests {
         ending.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
         assert_eq!(worker(&ending, Files::Installed, &templates()), None);
-    }
-
-    #[test]
-    fn why_a_pod_does_not_get_on_is_what_it_said_or_what_the_kubelet_says() {
-        let ended = json!({ "terminated": { "exitCode": 1, "message": "no Kata shim\n" } });
-        let well = json!({ "terminated": { "exitCode": 0 } });
-        let waiting = |reason: &str| json!({ "waiting": { "reason": reason, "message": "back-off" } });
-        let running = json!({ "running": {} });
-        for (state, last, expected) in [
-            (&waiting("CrashLoopBackOff"), &ended, Some("no Kata shim")),
-            (&running, &ended, Some("no Kata shim")),
-            (&ended, &json!({}), Some("no Kata shim")),
-            (&waiting("ImagePullBackOff"), &json!({}), Some("ImagePullBackOff: back-off")),
-            (&waiting("ContainerCreating"), &json!({}), None),
-            (&running, &well, None),
-            (&running, &json!({}), None),
-        ] {
-            let pod = pod(names::INSTALLER, "t1", "False", &container(state, last));
-            assert_eq!(failure(&pod).as_deref(), expected, "{state} {last}");
-        }
     }
 }

@@ -12,7 +12,6 @@
 mod carry;
 mod containers;
 mod patch;
-pub mod quantity;
 mod refusals;
 mod seen;
 pub mod settings;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource;
 
-use super::quantity::Quantity;
+use crate::quantity::Quantity;
 use crate::webhook::faults::{Fault, shown};
 
 /// How processors are asked for.

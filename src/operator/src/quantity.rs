@@ -91,6 +91,12 @@ impl Quantity {
     }
 }
 
+impl From<u32> for Quantity {
+    fn from(number: u32) -> Self {
+        Self { nano: u128::from(number) * NANO }
+    }
+}
+
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:09}", self.nano / NANO, self.nano % NANO)
