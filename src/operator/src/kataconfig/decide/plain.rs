@@ -89,7 +89,6 @@ pub(super) fn install(installing: &Installing<'_>, selector: &Selector) -> Plan 
     let still_used = if peer_pods { Vec::new() } else { installing.users_of_peer_pods() };
     let keep_peer_pods = peer_pods || !still_used.is_empty();
     let (changes, leaving) = turns(world, settings, selector);
-    let closing = changes.iter().any(closes);
     let installer = installer(installing, keep_peer_pods);
     let at_rest = is_at_rest(world, &installer, &changes);
     let classes = installing.classes(keep_peer_pods, at_rest && is_usable(world, selector));
@@ -98,10 +97,10 @@ pub(super) fn install(installing: &Installing<'_>, selector: &Selector) -> Plan 
         None if !at_rest => in_progress(installing),
         None => settled(world, &classes, &still_used, &leaving),
     };
-    let told = classes.iter().filter(|class| world.taken(class).is_none()).cloned().collect();
-    let outlook = Outlook { classes: told, ..outlook(installing, reason, message) };
+    let outlook = outlook(installing, &classes, reason, message);
     let (remover, mut delete) = remover(world, settings, &changes);
     delete.extend(installing.superfluous(keep_peer_pods, &[]));
+    let look_again = !still_used.is_empty() || !leaving.is_empty() || changes.iter().any(closes);
     Plan {
         finalizer: Finalizer::Add,
         first: [build::installer_account(&settings.namespace), installer]
@@ -112,7 +111,7 @@ pub(super) fn install(installing: &Installing<'_>, selector: &Selector) -> Plan 
         apply: installing.objects(&classes),
         delete,
         status: status::status(world, &outlook, installing.now),
-        again: (!still_used.is_empty() || !leaving.is_empty() || closing).then_some(LOOK_AGAIN),
+        again: look_again.then_some(LOOK_AGAIN),
         ..Plan::default()
     }
 }
@@ -129,14 +128,15 @@ fn is_at_rest(world: &World, installer: &Desired, changes: &[Labels]) -> bool {
     same_form && !asks && !nodes::under_way(world)
 }
 
-fn outlook(installing: &Installing<'_>, reason: Reason, message: String) -> Outlook {
-    let target = installing.target;
+/// What is told: of the classes those that lead to us.
+fn outlook(installing: &Installing<'_>, classes: &[String], reason: Reason, message: String) -> Outlook {
+    let leads_to_us = |class: &&String| installing.world.taken(class).is_none();
     Outlook {
-        target,
+        target: installing.target,
         waiting: false,
         removing: false,
         unwinding: false,
-        classes: Vec::new(),
+        classes: classes.iter().filter(leads_to_us).cloned().collect(),
         reason,
         message,
     }
