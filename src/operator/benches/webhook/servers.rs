@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use peerpods_operator::webhook::certificates::{Serving, Shown};
 use peerpods_operator::webhook::kataconfigs::Existing;
-use peerpods_operator::webhook::server::{KataConfigs, Limits, Webhooks, serve};
+use peerpods_operator::webhook::server::{Configs, Limits, Webhooks, serve};
 use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use tokio::net::TcpListener;
@@ -60,8 +60,16 @@ pub(super) async fn start_echo(serving: Serving) -> SocketAddr {
 pub(super) struct Nobody;
 
 #[async_trait]
-impl KataConfigs for Nobody {
-    async fn existing(&self) -> Result<Vec<Existing>, String> {
+impl Configs for Nobody {
+    fn namespace(&self) -> &str {
+        "ns"
+    }
+
+    async fn kataconfigs(&self) -> Result<Vec<Existing>, String> {
+        Ok(Vec::new())
+    }
+
+    async fn peerpodconfigs(&self) -> Result<Vec<Existing>, String> {
         Ok(Vec::new())
     }
 }

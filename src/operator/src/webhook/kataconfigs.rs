@@ -10,7 +10,7 @@ use super::names;
 use super::review::{Asked, Operation};
 use super::stored::{Stored, new_faults};
 
-/// A `KataConfig` that is there.
+/// One that is there, of a kind of which a cluster has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Existing {
     /// Its name.
@@ -19,7 +19,7 @@ pub struct Existing {
     pub being_deleted: bool,
 }
 
-/// What becomes of a `KataConfig`.
+/// What becomes of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It may be stored.
@@ -34,6 +34,17 @@ impl Verdict {
     pub(super) fn of(faults: Vec<Fault>) -> Self {
         if faults.is_empty() { Self::Allowed } else { Self::Invalid(faults) }
     }
+
+    /// About one that is to be created beside these.
+    pub(super) fn of_new(
+        asked: &Asked<Stored>,
+        existing: &[Existing],
+        faults: impl FnOnce() -> Vec<Fault>,
+    ) -> Self {
+        let others = |one: &&Existing| asked.request.name.is_empty() || one.name != asked.request.name;
+        let others: Vec<Existing> = existing.iter().filter(others).cloned().collect();
+        if others.is_empty() { Self::of(faults()) } else { Self::SecondOne(others) }
+    }
 }
 
 /// Decides about a `KataConfig`, knowing those that exist. One of the same name is no second one: the API server says itself that it exists.
@@ -44,11 +55,7 @@ pub fn decide(asked: &Asked<Stored>, existing: &[Existing]) -> Verdict {
         return Verdict::Allowed;
     }
     match asked.request.operation {
-        Operation::Create => {
-            let others = |one: &&Existing| asked.request.name.is_empty() || one.name != asked.request.name;
-            let others: Vec<Existing> = existing.iter().filter(others).cloned().collect();
-            if others.is_empty() { Verdict::of(faults(object)) } else { Verdict::SecondOne(others) }
-        }
+        Operation::Create => Verdict::of_new(asked, existing, || faults(object)),
         Operation::Update if !object.is_being_deleted() => {
             let before = asked.old_object.as_ref().map(faults).unwrap_or_default();
             Verdict::of(new_faults(faults(object), &before))
@@ -59,13 +66,13 @@ pub fn decide(asked: &Asked<Stored>, existing: &[Existing]) -> Verdict {
 
 /// What the user is told of a second one.
 #[must_use]
-pub fn second_one(others: &[Existing]) -> String {
+pub fn second_one(kind: &str, others: &[Existing]) -> String {
     let told = |one: &Existing| match one.being_deleted {
         true => format!("{}, which is being deleted: wait until it is gone", shown(&one.name)),
         false => format!("{}: change that one, or delete it first", shown(&one.name)),
     };
     let told: Vec<String> = others.iter().take(4).map(told).collect();
-    format!("a cluster has one KataConfig, and there is {}", told.join("; there is "))
+    format!("a cluster has one {kind}, and there is {}", told.join("; there is "))
 }
 
 /// All that is wrong with a stored object.

@@ -1,9 +1,10 @@
-//! `PeerPodConfig`: a limit that is a number, and names and labels that can be ones. As for `KataConfig`, one that is being deleted passes.
+//! `PeerPodConfig`: one, in the operator's namespace, with a limit that is a number, and names and labels that can be ones. As for
+//! `KataConfig`, one that is being deleted passes.
 
 use peerpods_crds::PeerPodConfigSpec;
 
 use super::faults::{Fault, shown};
-use super::kataconfigs::{Verdict, label_faults};
+use super::kataconfigs::{Existing, Verdict, label_faults};
 use super::names;
 use super::review::{Asked, Operation};
 use super::stored::{Stored, new_faults};
@@ -11,20 +12,33 @@ use super::stored::{Stored, new_faults};
 /// Digits that a limit may have; the definition says the same.
 const LIMIT_DIGITS: usize = 6;
 
-/// Decides about a `PeerPodConfig`.
+/// Decides about a `PeerPodConfig`, knowing those that exist in the operator's namespace.
 #[must_use]
-pub fn decide(asked: &Asked<Stored>) -> Verdict {
+pub fn decide(asked: &Asked<Stored>, namespace: &str, existing: &[Existing]) -> Verdict {
     let Some(object) = asked.object.as_ref().filter(|_| asked.request.sub_resource.is_none()) else {
         return Verdict::Allowed;
     };
     match asked.request.operation {
-        Operation::Create => Verdict::of(faults(object)),
+        Operation::Create => match elsewhere(asked.request.namespace.as_deref(), namespace) {
+            Some(fault) => Verdict::Invalid(vec![fault]),
+            None => Verdict::of_new(asked, existing, || faults(object)),
+        },
         Operation::Update if !object.is_being_deleted() => {
             let before = asked.old_object.as_ref().map(faults).unwrap_or_default();
             Verdict::of(new_faults(faults(object), &before))
         }
         Operation::Update | Operation::Delete | Operation::Connect => Verdict::Allowed,
     }
+}
+
+/// Nobody looks at one of another namespace.
+fn elsewhere(its: Option<&str>, operators: &str) -> Option<Fault> {
+    let its = its.filter(|its| *its != operators)?;
+    let reason = format!(
+        "{}: want {operators}, the operator's namespace: a PeerPodConfig elsewhere does nothing",
+        shown(its)
+    );
+    Some(Fault::new("metadata.namespace", reason))
 }
 
 fn faults(object: &Stored) -> Vec<Fault> {

@@ -16,7 +16,7 @@ use super::certificates::keeper::Place;
 use super::certificates::serving::ServingError;
 use super::certificates::{Keeper, KubeStore, Serving, Shown};
 use super::pods::Settings;
-use super::server::{KubeKataConfigs, Limits, TlsError, Webhooks, serve};
+use super::server::{KubeConfigs, Limits, TlsError, Webhooks, serve};
 
 /// Why the role cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,7 @@ impl Role {
             let store = KubeStore::new(client.clone(), &place.namespace, &place.secret);
             Ok::<_, ServingError>((names, serving.clone(), Keeper::new(Arc::new(store), place, serving)))
         };
+        let configs = Arc::new(KubeConfigs::new(client.clone(), &first.namespace));
         let (_, first, keeper) = kept(first)?;
         let (mut keepers, mut others) = (vec![keeper], Vec::new());
         for place in more {
@@ -68,8 +69,7 @@ impl Role {
             others.push((names, serving));
             keepers.push(keeper);
         }
-        let kataconfigs = Arc::new(KubeKataConfigs::new(client.clone()));
-        let webhooks = Arc::new(Webhooks::new(settings, kataconfigs, Shown::new(first, others)));
+        let webhooks = Arc::new(Webhooks::new(settings, configs, Shown::new(first, others)));
         Ok(Self { webhooks, keepers, limits })
     }
 

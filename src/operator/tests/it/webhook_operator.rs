@@ -4,8 +4,9 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use peerpods_crds::{KataConfig, PeerPodConfig};
+use peerpods_operator::names;
 use peerpods_operator::webhook::configuration::CONFIGURATION;
 use serde_json::{Value, json};
 
@@ -61,12 +62,21 @@ async fn the_operators_own_webhook_answers_before_there_is_a_kataconfig() {
         assert!(told.contains(field), "{told}");
     }
 
+    let elsewhere: Api<PeerPodConfig> = Api::namespaced(cluster.client.clone(), "shop");
+    let told = elsewhere.create(&PostParams::default(), &config("1", "a")).await.unwrap_err().to_string();
+    assert!(told.contains("metadata.namespace") && told.contains(names::NAMESPACE), "{told}");
+    limits.create(&PostParams::default(), &config("1", "a")).await.unwrap();
+    let mut second = config("1", "a");
+    second.metadata.name = Some("d".to_owned());
+    let told = limits.create(&PostParams::default(), &second).await.unwrap_err().to_string();
+    assert!(told.contains("a cluster has one PeerPodConfig") && told.contains("\"c\""), "{told}");
+
     // Nobody can say whether there is one: there will be no second. The first can go all the same.
     webhook.end().await;
     let told = refused("second", json!({})).await;
     assert!(told.contains("failed calling webhook \"vkataconfig.kb.io\""), "{told}");
     configs.delete("first", &DeleteParams::default()).await.unwrap();
-    limits.create(&PostParams::default(), &config("1", "a")).await.unwrap();
+    limits.create(&PostParams::default(), &second).await.unwrap();
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ fn b1_a_second_one_is_refused_however_many_there_are_and_the_first_is_named() {
     for existing in [vec![existing("a", false)], vec![existing("a", false), existing("b", true)]] {
         assert_eq!(decide(&asked, &existing), Verdict::SecondOne(existing.clone()));
     }
-    let told = second_one(&[existing("a", false), existing("b", true)]);
+    let told = second_one("KataConfig", &[existing("a", false), existing("b", true)]);
     assert!(told.contains(r#"there is "a": change that one, or delete it first"#), "{told}");
     assert!(told.contains(r#"there is "b", which is being deleted"#), "{told}");
 }

@@ -3,6 +3,13 @@ use serde_json::{Value, json};
 use super::*;
 use crate::webhook::review::{Kind, Request};
 
+const NAMESPACE: &str = "openshift-sandboxed-containers-operator";
+
+/// With no other there.
+fn decide(asked: &Asked<Stored>) -> Verdict {
+    super::decide(asked, NAMESPACE, &[])
+}
+
 fn asked(operation: Operation, spec: Value) -> Asked<Stored> {
     Asked {
         request: Request {
@@ -10,7 +17,7 @@ fn asked(operation: Operation, spec: Value) -> Asked<Stored> {
             kind: Kind::new("confidentialcontainers.org", "v1alpha1", "PeerPodConfig"),
             sub_resource: None,
             name: "peerpodconfig-openshift".to_owned(),
-            namespace: Some("openshift-sandboxed-containers-operator".to_owned()),
+            namespace: Some(NAMESPACE.to_owned()),
             operation,
         },
         object: Some(serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap()),
@@ -76,4 +83,30 @@ fn an_update_is_only_held_to_what_it_makes_worse() {
     let mut asked = asked(Operation::Update, json!({"limit": "x"}));
     asked.old_object = asked.object.clone();
     assert_eq!(decide(&asked), Verdict::Allowed);
+}
+
+#[test]
+fn a_second_one_is_refused_and_the_first_is_named() {
+    let first = [Existing { name: "first".to_owned(), being_deleted: false }];
+    let mut asked = asked(Operation::Create, json!({}));
+    assert_eq!(super::decide(&asked, NAMESPACE, &first), Verdict::SecondOne(first.to_vec()));
+    asked.request.name = "first".to_owned();
+    assert_eq!(
+        super::decide(&asked, NAMESPACE, &first),
+        Verdict::Allowed,
+        "the API server says that it is there"
+    );
+    asked.request = Request { name: "other".to_owned(), operation: Operation::Update, ..asked.request };
+    assert_eq!(super::decide(&asked, NAMESPACE, &first), Verdict::Allowed, "it was there before us");
+}
+
+#[test]
+fn one_outside_the_operators_namespace_is_refused_with_its_name() {
+    let mut asked = asked(Operation::Create, json!({}));
+    asked.request.namespace = Some("shop".to_owned());
+    let Verdict::Invalid(faults) = decide(&asked) else { panic!("taken") };
+    assert_eq!(faults[0].field, "metadata.namespace");
+    assert!(faults[0].reason.contains(NAMESPACE), "{faults:?}");
+    asked.request.operation = Operation::Update;
+    assert_eq!(decide(&asked), Verdict::Allowed, "it can be changed, and so go");
 }

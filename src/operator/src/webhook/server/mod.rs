@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use connection::Connections;
-pub use existing::{KataConfigs, KubeKataConfigs};
+pub use existing::{Configs, KubeConfigs};
 pub use tls::TlsError;
 pub use webhooks::{Counts, Question, Webhooks};
 

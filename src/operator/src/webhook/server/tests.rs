@@ -21,7 +21,7 @@ use client::{Client, Http};
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What `KataConfig`s there are: as told, or as soon as somebody says so.
+/// What there is, of either kind: as told, or as soon as somebody says so.
 #[derive(Default)]
 struct Told {
     existing: Vec<Existing>,
@@ -30,8 +30,16 @@ struct Told {
 }
 
 #[async_trait]
-impl KataConfigs for Told {
-    async fn existing(&self) -> Result<Vec<Existing>, String> {
+impl Configs for Told {
+    fn namespace(&self) -> &str {
+        "ns"
+    }
+
+    async fn peerpodconfigs(&self) -> Result<Vec<Existing>, String> {
+        self.kataconfigs().await
+    }
+
+    async fn kataconfigs(&self) -> Result<Vec<Existing>, String> {
         if let Some(gate) = &self.gate {
             gate.notified().await;
         }
@@ -212,12 +220,16 @@ async fn kataconfigs_and_peerpodconfigs_are_judged() {
     let response_ = response(&body);
     assert_eq!(response_["allowed"], false);
     assert!(response_["status"]["message"].as_str().unwrap().contains("there is \"first\""), "{response_}");
+    let kind = json!({"group": "confidentialcontainers.org", "version": "v1alpha1", "kind": "PeerPodConfig"});
+    let second = review(kind.clone(), json!({"metadata": {}, "spec": {}}));
+    let (_, body) = server.client.post(Http::Two, VALIDATE_PEERPODCONFIG, second).await;
+    let message = response(&body)["status"]["message"].clone();
+    assert!(message.as_str().unwrap().contains("one PeerPodConfig, and there is \"first\""), "{message}");
 
     let server = plain().await;
     let (_, body) =
         server.client.post(Http::Two, VALIDATE_KATACONFIG, kataconfig(json!({"logLevel": "debug"}))).await;
     assert_eq!(response(&body)["allowed"], true);
-    let kind = json!({"group": "confidentialcontainers.org", "version": "v1alpha1", "kind": "PeerPodConfig"});
     let bad = review(kind, json!({"metadata": {}, "spec": {"limit": "ten"}}));
     let (_, body) = server.client.post(Http::Two, VALIDATE_PEERPODCONFIG, bad).await;
     let message = response(&body)["status"]["message"].clone();

@@ -10,13 +10,13 @@ use tracing::warn;
 
 use super::super::certificates::Shown;
 use super::super::faults::list;
-use super::super::kataconfigs::{self, Verdict};
+use super::super::kataconfigs::{self, Existing, Verdict};
 use super::super::peerpodconfigs;
 use super::super::pods::{self, Decision, Seen, Settings};
 use super::super::review::{Answer, Asked, Kind, Malformed, Operation, Read, read};
 use super::super::stored::Stored;
 use super::took::Took;
-use super::{KataConfigs, MUTATE_POD, VALIDATE_KATACONFIG, VALIDATE_PEERPODCONFIG};
+use super::{Configs, MUTATE_POD, VALIDATE_KATACONFIG, VALIDATE_PEERPODCONFIG};
 
 /// What is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Counts {
 /// What answers.
 pub struct Webhooks {
     settings: Settings,
-    kataconfigs: Arc<dyn KataConfigs>,
+    configs: Arc<dyn Configs>,
     shown: Shown,
     ending: AtomicBool,
     counts: Counts,
@@ -101,9 +101,9 @@ pub struct Webhooks {
 impl Webhooks {
     /// Answers by `settings`; `shown` is the certificate that is shown, or several.
     #[must_use]
-    pub fn new(settings: Settings, kataconfigs: Arc<dyn KataConfigs>, shown: impl Into<Shown>) -> Self {
+    pub fn new(settings: Settings, configs: Arc<dyn Configs>, shown: impl Into<Shown>) -> Self {
         let (shown, ending, counts) = (shown.into(), AtomicBool::new(false), Counts::default());
-        Self { settings, kataconfigs, shown, ending, counts }
+        Self { settings, configs, shown, ending, counts }
     }
 
     /// How questions were answered.
@@ -148,10 +148,7 @@ impl Webhooks {
         let answered = match question {
             Question::Pod => self.pod(body),
             Question::KataConfig => self.kataconfig(body).await,
-            Question::PeerPodConfig => read::<Stored>(body, &question.kind()).map(|read| match read {
-                Read::Asked(asked) => verdict(&asked, peerpodconfigs::decide(&asked)),
-                Read::Unreadable(answer) => answer,
-            }),
+            Question::PeerPodConfig => self.peerpodconfig(body).await,
         };
         let counter = match &answered {
             Ok(answer) if !answer.allowed => &self.counts.refused,
@@ -190,26 +187,49 @@ impl Webhooks {
             Read::Asked(asked) => asked,
             Read::Unreadable(answer) => return Ok(answer),
         };
-        let existing = match asked.request.operation {
-            Operation::Create => self.kataconfigs.existing().await,
-            Operation::Update | Operation::Delete | Operation::Connect => Ok(Vec::new()),
-        };
-        Ok(match existing {
-            Ok(existing) => verdict(&asked, kataconfigs::decide(&asked, &existing)),
-            Err(error) => {
-                warn!(error = %error, "cannot tell whether there is a KataConfig");
-                let why = format!("cannot tell whether there is a KataConfig already ({error}); try again");
-                Answer::unavailable(&asked.request.uid, why)
-            }
-        })
+        let existing = beside(&asked, self.configs.kataconfigs()).await;
+        Ok(existing.map_or_else(
+            |refused| refused,
+            |existing| verdict(&asked, kataconfigs::decide(&asked, &existing)),
+        ))
     }
+
+    async fn peerpodconfig(&self, body: &[u8]) -> Result<Answer, Malformed> {
+        let asked: Box<Asked<Stored>> = match read(body, &Question::PeerPodConfig.kind())? {
+            Read::Asked(asked) => asked,
+            Read::Unreadable(answer) => return Ok(answer),
+        };
+        let existing = beside(&asked, self.configs.peerpodconfigs()).await;
+        Ok(existing.map_or_else(
+            |refused| refused,
+            |existing| verdict(&asked, peerpodconfigs::decide(&asked, self.configs.namespace(), &existing)),
+        ))
+    }
+}
+
+/// What there is beside an object that is to be created; others are not asked about. The error is the answer when nobody can say.
+async fn beside(
+    asked: &Asked<Stored>,
+    existing: impl Future<Output = Result<Vec<Existing>, String>>,
+) -> Result<Vec<Existing>, Answer> {
+    if asked.request.operation != Operation::Create {
+        return Ok(Vec::new());
+    }
+    let kind = &asked.request.kind.kind;
+    existing.await.map_err(|error| {
+        warn!(error = %error, "cannot tell whether there is a {kind}");
+        let why = format!("cannot tell whether there is a {kind} already ({error}); try again");
+        Answer::unavailable(&asked.request.uid, why)
+    })
 }
 
 fn verdict(asked: &Asked<Stored>, verdict: Verdict) -> Answer {
     let uid = &asked.request.uid;
     match verdict {
         Verdict::Allowed => Answer::allowed(uid),
-        Verdict::SecondOne(others) => Answer::forbidden(uid, kataconfigs::second_one(&others)),
+        Verdict::SecondOne(others) => {
+            Answer::forbidden(uid, kataconfigs::second_one(&asked.request.kind.kind, &others))
+        }
         Verdict::Invalid(faults) => Answer::invalid(uid, &faults),
     }
 }
