@@ -253,7 +253,7 @@ impl<'a> Reader<'a> {
                 self.fault(
                     key,
                     Some(value),
-                    format!("want initdata: {}", values::shorten_to(chain(&error), 300)),
+                    format!("want initdata: {}", values::shorten_to(chain(&error).replace('\n', " "), 300)),
                 );
                 None
             }

@@ -1,8 +1,9 @@
-//! How an error is told: once, with everything that caused it, on one line. What is done about one is not decided here.
+//! How an error is told: once, with everything that caused it. What is done about one is not decided here.
 
 use std::error::Error;
 
-/// An error with all its causes. A cause that its effect already quotes is not said twice, and no line is broken.
+/// An error with all its causes, one after the other. A cause that its effect already quotes is not said twice. On one line, where they are:
+/// a list of faults keeps its lines.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| Error::source(*cause));
@@ -15,7 +16,7 @@ pub fn chain(error: &dyn Error) -> String {
         }
         effect = said;
     }
-    text.replace('\n', " ")
+    text
 }
 
 #[cfg(test)]
@@ -35,8 +36,8 @@ mod tests {
     }
 
     #[test]
-    fn every_cause_is_said_once_on_one_line() {
-        let cause = || io::Error::other("no\nmemory");
+    fn every_cause_is_said_once() {
+        let cause = || io::Error::other("no memory");
         let through = Trouble::Through(Box::new(Trouble::Quoted(cause())));
         assert_eq!(chain(&through), "cannot start: cannot start: no memory");
         for error in [Trouble::Start(cause()), Trouble::Quoted(cause())] {

@@ -9,7 +9,7 @@ use super::Failure;
 /// Hands on what came of a command; a failure's reason is left in the file first, on one line, if a file is named.
 pub(super) fn leave<T>(done: Result<T, Failure>, file: Option<&Path>) -> Result<T, Failure> {
     if let (Err(error), Some(path)) = (&done, file)
-        && let Err(error) = std::fs::write(path, chain(error.as_ref()))
+        && let Err(error) = std::fs::write(path, chain(error.as_ref()).replace('\n', " "))
     {
         tracing::warn!(path = %path.display(), %error, "the reason cannot be written there");
     }
