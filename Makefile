@@ -55,7 +55,8 @@ aws-burst: packages ## 500 sandboxes at once before EC2's published buckets, fro
 # PEERPODS_TEST_CLUSTER_PROGRAM=FILE; for how long: PEERPODS_TEST_AWAY_SECONDS=300. Without it those tests say SKIP.
 #
 # What only the test API server can do is not for a real one: tell what it was asked, lose an answer, know clients by their rules.
-OWN_SERVER_ONLY := access:: knobs:: roles:: a_webhook_behind_a_service_is_known
+OWN_SERVER_ONLY := access:: knobs:: late:: refused:: roles:: a_step_that_is_refused a_webhook_behind_a_service_is_known b18_nodes \
+  why_the_services_pods_fail
 MADE := test.peerpods.io/made
 CLUSTER_SUITES := --locked -p peerpods-test-apiserver -p peerpods-operator
 CLUSTER_IS_FREE := strangers::tests::the_cluster_is_free_for_the_suite

@@ -36,7 +36,10 @@ fn table() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
                 "peerpods-provider",
             ]),
         ),
-        ("peerpods-ledger", some(&["peerpods-crds", "peerpods-provider", "peerpods-hypervisor"])),
+        (
+            "peerpods-ledger",
+            some(&["peerpods-podvm", "peerpods-crds", "peerpods-provider", "peerpods-hypervisor"]),
+        ),
         (
             "peerpods-guest",
             some(&["peerpods-podvm", "peerpods-podnet", "peerpods-agentlink", "peerpods-proto"]),

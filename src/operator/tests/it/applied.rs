@@ -13,7 +13,8 @@ use crate::cluster::Cluster;
 async fn an_entry_that_another_manager_added_to_a_list_is_not_repaired_for_ever() {
     let cluster = Cluster::new(0).await;
     let object = ObjectRef::namespaced(Kind::SERVICE, names::NAMESPACE, "lent");
-    let body = json!({ "spec": { "ports": [{ "name": "a", "port": 80, "protocol": "TCP" }] } });
+    let body =
+        json!({ "spec": { "ports": [{ "name": "a", "port": 80, "protocol": "TCP", "targetPort": 8080 }] } });
     let desired = Desired { object: object.clone(), body };
     assert_eq!(apply(&cluster.client, &desired).await.unwrap(), Applied::Created);
 
@@ -27,7 +28,8 @@ async fn an_entry_that_another_manager_added_to_a_list_is_not_repaired_for_ever(
     assert_eq!(apply(&cluster.client, &desired).await.unwrap(), Applied::Unchanged);
     assert_eq!(api.get("lent").await.unwrap().resource_version(), theirs.resource_version());
 
-    let drift = json!({ "spec": { "ports": [{ "name": "a", "port": 80, "protocol": "UDP" }] } });
+    let drift =
+        json!({ "spec": { "ports": [{ "name": "a", "port": 80, "protocol": "TCP", "targetPort": 81 }] } });
     api.patch("lent", &PatchParams::default(), &Patch::Merge(drift)).await.unwrap();
     assert_eq!(apply(&cluster.client, &desired).await.unwrap(), Applied::Repaired);
 }

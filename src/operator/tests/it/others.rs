@@ -57,8 +57,9 @@ async fn what_another_installer_made_is_neither_taken_over_nor_deleted() {
     cluster.pod_is_ready(names::INSTALLER, "n0").await;
     cluster
         .status_is("the class is named", |status| {
-            let condition = &status.conditions[0];
-            condition.reason == "ForeignRuntimeClass" && condition.message.contains("kata-qemu")
+            status.conditions.first().is_some_and(|condition| {
+                condition.reason == "ForeignRuntimeClass" && condition.message.contains("kata-qemu")
+            })
         })
         .await;
     assert!(cluster.status().await.runtime_classes.is_empty());
