@@ -46,7 +46,7 @@ pub(crate) const OURS: [(Kind, &[&str]); 9] = [
     (Kind::MACHINE_CONFIG_POOL, &[names::POOL]),
     (Kind::CONTAINER_RUNTIME_CONFIG, &[names::LOG_LEVEL_CONFIG]),
     (Kind::SECURITY_CONTEXT_CONSTRAINTS, &[names::SCC]),
-    (Kind::RUNTIME_CLASS, &[names::KATA_CLASS, names::PEER_PODS_CLASS]),
+    (Kind::RUNTIME_CLASS, &[names::KATA_CLASS, names::PEER_PODS_CLASS, "kata-remote"]),
 ];
 
 /// Kinds of namespaces, whose objects in [`NAMESPACES`] go. Sets before their pods.
