@@ -198,7 +198,7 @@ async fn assemble(
     private_dir(&config.pods_dir)?;
     let lock = only_one(&config.state_dir)?;
     let (context, records) = prepare(config, parts).await?;
-    same_place(context.parts.provider.as_ref(), &records).await?;
+    same_place(context.parts.provider.as_ref(), &records, context.config.clock.unix_ms()).await?;
     let context = Arc::new(context);
     let unusable = Unusable::default();
     // An unreadable record may be that of a pod that lives, and `gc adopt` needs a service.
@@ -215,10 +215,19 @@ async fn assemble(
 }
 
 /// Whether the provider sees the VMs that are on record. Pods go on meanwhile: their VMs and links need no service to run.
-async fn same_place(provider: &dyn Provider, records: &[record::Record]) -> Result<(), RunError> {
+async fn same_place(
+    provider: &dyn Provider,
+    records: &[record::Record],
+    now_unix_ms: u64,
+) -> Result<(), RunError> {
+    let lag = provider.visible_within();
     let asked = tokio::time::timeout(LOCATION_WITHIN, Whereabouts::of(provider)).await;
     let now = asked.unwrap_or_else(|_| Whereabouts { provider: provider.name().to_owned(), location: None });
-    let at = |record: &record::Record| record.whereabouts.clone().filter(|at| at.is_elsewhere(&now));
+    let at = |record: &record::Record| {
+        let elsewhere = record.whereabouts.clone().filter(|at| at.is_elsewhere(&now));
+        // A start that failed must hold nobody up who sets the service to a place with room.
+        elsewhere.filter(|_| record.may_be_shown(lag, now_unix_ms))
+    };
     let elsewhere: Vec<_> =
         records.iter().filter_map(|record| Some((&record.sandbox, at(record)?))).collect();
     let Some((first, at)) = elsewhere.first().cloned() else { return Ok(()) };

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use peerpods_podvm::annotations::PodRequest;
 use peerpods_podvm::token::GuestKey;
@@ -168,6 +169,16 @@ impl Record {
         VmKey { cluster: self.cluster.clone(), sandbox: self.sandbox.clone() }
     }
 
+    /// Whether its provider shows a VM of it, or will: one that is known; one that was asked for within `lag`; or one that was asked for when
+    /// the service ended, of which nobody has looked yet whether it came to be.
+    #[must_use]
+    pub fn may_be_shown(&self, lag: Duration, now_unix_ms: u64) -> bool {
+        let asked = self.creations_unix_ms.last();
+        let since = asked.map(|asked| Duration::from_millis(now_unix_ms.saturating_sub(*asked)));
+        let given_up = self.stage == Stage::Stopping;
+        self.instance.is_some() || since.is_some_and(|since| !given_up || since < lag)
+    }
+
     /// The pod as the cluster's record of its VM has it.
     #[must_use]
     pub fn claim(&self) -> Claim<'_> {
@@ -266,5 +277,18 @@ pub(crate) mod tests {
             let unasked = stage == Stage::Starting;
             assert_eq!(record.why_after_restart("b1").is_some(), unasked, "{stage:?}");
         }
+    }
+
+    #[test]
+    fn a_start_that_failed_long_ago_left_nothing_that_a_provider_will_show() {
+        let lag = Duration::from_secs(60);
+        let mut record = a_record("a");
+        assert!(record.may_be_shown(lag, 9_000_000), "there is a VM");
+        (record.instance, record.stage) = (None, Stage::Starting);
+        assert!(!record.may_be_shown(lag, 9_000_000), "nothing was asked for");
+        record.creations_unix_ms = vec![1_000_000];
+        assert!(record.may_be_shown(lag, 9_000_000), "nobody has looked");
+        record.stage = Stage::Stopping;
+        assert!(record.may_be_shown(lag, 1_059_999) && !record.may_be_shown(lag, 1_060_000));
     }
 }

@@ -149,3 +149,29 @@ impl Teller {
         }
     }
 }
+
+/// The text of a failure, given the one that was told last. Of the same step the first text stays: what an API server says may have other ports
+/// or times in it at each try, and each write would cause the next.
+#[must_use]
+pub fn told_once(before: Option<&str>, now: String) -> String {
+    let step = |text: &str| text.split(": ").next().map(str::to_owned);
+    match before {
+        Some(before) if step(before) == step(&now) => before.to_owned(),
+        _ => now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_steps_failure_is_not_told_anew_and_another_steps_is() {
+        let told = |before: Option<&str>, now: &str| told_once(before, now.to_owned());
+        let first = "cannot apply RuntimeClass kata: reset by 10.0.0.1:43210";
+        assert_eq!(told(None, first), first);
+        assert_eq!(told(Some(first), "cannot apply RuntimeClass kata: reset by 10.0.0.1:9"), first);
+        let other = "cannot apply Secret a: no";
+        assert_eq!(told(Some(first), other), other);
+    }
+}

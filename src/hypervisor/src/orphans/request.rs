@@ -17,7 +17,7 @@ use super::ids;
 use super::look::Found;
 use crate::config::Collection;
 use crate::failure::Failure;
-use crate::record::{GUEST_TAG, GuestForm, InstanceRecord, Record, Stage, TunnelRecord};
+use crate::record::{GUEST_TAG, GuestForm, InstanceRecord, Record, Stage, TunnelRecord, Whereabouts};
 use crate::service::Service;
 use crate::state::Published;
 
@@ -200,7 +200,8 @@ impl Service {
         ))
     }
 
-    async fn take_over(&self, record: Record) -> Result<(), OrphanError> {
+    async fn take_over(&self, mut record: Record) -> Result<(), OrphanError> {
+        record.whereabouts = Some(Whereabouts::of(self.context.parts.provider.as_ref()).await);
         let (sandbox, vni) = (record.sandbox.clone(), record.vni);
         let of_another = |(id, published): &(SandboxId, Published)| {
             *id != sandbox

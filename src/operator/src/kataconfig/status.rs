@@ -14,6 +14,7 @@ use peerpods_crds::{
 use super::nodes::{self, Place};
 use super::pools::{self, Target};
 use super::world::{Node, World};
+use crate::reconciled;
 
 /// The only type of condition; its name is that of later upstream versions.
 pub const IN_PROGRESS: &str = "InProgress";
@@ -258,7 +259,9 @@ pub fn failed(
     if word == WORD_FALSE {
         WORD_TRUE.clone_into(word);
     }
-    status.conditions = vec![condition(&before, Reason::Failed, &failure.what, now)];
+    let failed = before.conditions.iter().find(|old| old.reason == Reason::Failed.word());
+    let what = reconciled::told_once(failed.map(|old| old.message.as_str()), failure.what.clone());
+    status.conditions = vec![condition(&before, Reason::Failed, &what, now)];
     status
 }
 

@@ -156,6 +156,7 @@ pub async fn act(hands: &Hands, world: &World, step: &Step) -> Result<Option<Dur
             hands.teller.tell(peer_pod, vec![note(false, "Released", text)]).await;
             Ok(None)
         }
+        Step::LeaveToItsNode => left_to_its_node(hands, &api, peer_pod).await.map(Some),
         Step::Collect(vm) => collect(hands, &api, world, vm).await,
     }
 }

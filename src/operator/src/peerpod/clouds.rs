@@ -14,6 +14,7 @@ use peerpods_provider::Provider;
 
 use crate::names;
 use crate::peerpodconfig::configuration::PROVIDER;
+use crate::peerpodconfig::observe::rank;
 
 /// Why there is no provider.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +134,7 @@ impl Clouds {
     async fn names(&self) -> Result<Vec<Names>, CloudError> {
         let configs: Api<PeerPodConfig> = Api::namespaced(self.client.clone(), &self.namespace);
         let found = configs.list(&ListParams::default()).await.map_err(failed("PeerPodConfigs"))?;
-        let first = found.items.into_iter().min_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        let first = found.items.into_iter().min_by_key(|config| rank(&config.metadata));
         let given = first.map(|config| Names {
             secret: config.spec.cloud_secret_name,
             config_map: config.spec.config_map_name,

@@ -31,6 +31,8 @@ pub enum Step {
     Guard,
     /// The pod's older PeerPods are deleted: this is its newer VM.
     Retire(Vec<Sibling>),
+    /// It is told that only its node deletes the VM.
+    LeaveToItsNode,
     /// The VM is deleted, then our finalizer taken away.
     Collect(Vm),
     /// Our finalizer is taken away, there is nothing to delete.
@@ -87,10 +89,14 @@ fn leaving(world: &World, pace: &Pace, since: SignedDuration) -> Plan {
     let replaced = world.siblings.iter().any(|other| Age::of(peer_pod).is_before(&other.age));
     // A pod that is a file of its node has no end that the cluster is told of, and it is its own service that hears of it.
     let of_its_node = peer_pod.owner_references().iter().any(|owner| owner.kind == "Node");
-    if (of_its_node || world.pod_is_there && !replaced) && world.node != Node::Gone {
+    let left = pace.nodes_turn.saturating_sub(since.try_into().unwrap_or_default());
+    if of_its_node && world.node != Node::Gone {
+        let step = if left.is_zero() { Step::LeaveToItsNode } else { Step::Wait };
+        return Plan { step, again: Some(pace.nodes_turn) };
+    }
+    if world.pod_is_there && !replaced && world.node != Node::Gone {
         return Plan { step: Step::Wait, again: Some(pace.nodes_turn) };
     }
-    let left = pace.nodes_turn.saturating_sub(since.try_into().unwrap_or_default());
     if world.node == Node::Ready && !left.is_zero() {
         return Plan { step: Step::Wait, again: Some(left) };
     }

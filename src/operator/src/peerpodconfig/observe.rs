@@ -107,10 +107,14 @@ fn one_stuck(pod: &Pod) -> Option<Stuck> {
     Some(Stuck { node, why })
 }
 
+/// Of several PeerPodConfigs the one with the least counts, for whoever reads their settings.
+pub(crate) fn rank(meta: &ObjectMeta) -> (Option<jiff::Timestamp>, Option<String>) {
+    (meta.creation_timestamp.as_ref().map(|time| time.0), meta.name.clone())
+}
+
 /// Names of PeerPodConfigs that were made before this one; of one moment, those whose names come first.
 async fn older(client: &Client, config: &PeerPodConfig) -> Result<Vec<String>, ObserveError> {
     let all: Api<PeerPodConfig> = Api::namespaced(client.clone(), &config.namespace().unwrap_or_default());
-    let rank = |meta: &ObjectMeta| (meta.creation_timestamp.clone().map(|time| time.0), meta.name.clone());
     let mine = rank(&config.metadata);
     let all = all.list_metadata(&ListParams::default()).await.map_err(failed("PeerPodConfigs"))?;
     let mut older: Vec<_> =

@@ -6,6 +6,7 @@ use peerpods_crds::{Condition, PeerPodConfigStatus, WORD_FALSE, WORD_TRUE};
 
 use super::configuration::{Fault, Findings};
 use super::world::{Service, World};
+use crate::reconciled;
 
 /// The type of the condition.
 pub const READY: &str = "Ready";
@@ -68,7 +69,9 @@ pub fn failed(
     why: String,
     now: Timestamp,
 ) -> PeerPodConfigStatus {
-    let fault = Fault { reason: FAILED, text: why };
+    let failed = before.conditions.iter().find(|old| old.reason == FAILED);
+    let text = reconciled::told_once(failed.map(|old| old.message.as_str()), why);
+    let fault = Fault { reason: FAILED, text };
     PeerPodConfigStatus {
         setup_completed: false,
         conditions: vec![condition(before, Some(&fault), now)],

@@ -21,6 +21,8 @@ pub fn decide(asked: &Asked<Stored>, namespace: &str, existing: &[Existing]) -> 
     match asked.request.operation {
         Operation::Create => match elsewhere(asked.request.namespace.as_deref(), namespace) {
             Some(fault) => Verdict::Invalid(vec![fault]),
+            // A KataConfig's own stands by where an older one is: refused, all else that the KataConfig brings would wait for it.
+            None if asked.request.name == crate::names::PEER_POD_CONFIG => Verdict::of(faults(object)),
             None => Verdict::of_new(asked, existing, || faults(object)),
         },
         Operation::Update if !object.is_being_deleted() => {

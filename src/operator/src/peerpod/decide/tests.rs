@@ -159,7 +159,8 @@ fn a_vm_that_its_node_owns_is_the_nodes_as_long_as_there_is_one() {
         let mut world = World { node, ..deleted() };
         let owner = OwnerReference { kind: "Node".to_owned(), ..OwnerReference::default() };
         world.peer_pod.metadata.owner_references = Some(vec![owner]);
-        assert_eq!(decide(&world, at(1_000_000)).step == Step::Wait, keeps, "{node:?}");
+        assert_eq!(decide(&world, at(1_000_000)).step == Step::LeaveToItsNode, keeps, "{node:?}");
+        assert_eq!(decide(&world, at(101)).step == Step::Wait, keeps, "its node may be at it");
     }
 }
 

@@ -89,6 +89,9 @@ fn an_update_is_only_held_to_what_it_makes_worse() {
 fn a_second_one_is_refused_and_the_first_is_named() {
     let first = [Existing { name: "first".to_owned(), being_deleted: false }];
     let mut asked = asked(Operation::Create, json!({}));
+    asked.request.name = crate::names::PEER_POD_CONFIG.to_owned();
+    assert_eq!(super::decide(&asked, NAMESPACE, &first), Verdict::Allowed, "a KataConfig's own stands by");
+    asked.request.name = "second".to_owned();
     assert_eq!(super::decide(&asked, NAMESPACE, &first), Verdict::SecondOne(first.to_vec()));
     asked.request.name = "first".to_owned();
     assert_eq!(
