@@ -283,6 +283,7 @@ pub(crate) mod tests {
     fn a_start_that_failed_long_ago_left_nothing_that_a_provider_will_show() {
         let lag = Duration::from_secs(60);
         let mut record = a_record("a");
+        record.instance = Some(InstanceRecord { id: "i-1".to_owned(), addresses: Vec::new() });
         assert!(record.may_be_shown(lag, 9_000_000), "there is a VM");
         (record.instance, record.stage) = (None, Stage::Starting);
         assert!(!record.may_be_shown(lag, 9_000_000), "nothing was asked for");
