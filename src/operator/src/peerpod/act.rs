@@ -289,8 +289,8 @@ async fn left_to_its_node(
 ) -> Result<Duration, WriteError> {
     let node = peer_pod.spec.node_name.as_deref().unwrap_or("unknown");
     let text = format!(
-        "it runs on node {node}, whose own service alone can delete it: see that the service works there, or delete the Node when it \
-         never comes back, or annotate the PeerPod with {FORGET}=true"
+        "it is left to the service of node {node}, which alone knows whether it is in use: see that the service works there, or delete \
+         the Node when it never comes back, or annotate the PeerPod with {FORGET}=true"
     );
     let before = peer_pod.status.clone().unwrap_or_default();
     if before.last_error.as_ref() != Some(&text) {
