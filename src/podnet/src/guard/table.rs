@@ -108,9 +108,13 @@ impl Peer {
     }
 }
 
-/// The tunnels in what was found in the sets.
+/// The tunnels in what was found in the sets. A set that somebody else made may have keys of another length: they are none of ours.
 pub(super) fn peers(sets: &[Option<Vec<Element>>]) -> Vec<Peer> {
-    let mut all: Vec<Peer> = sets.iter().take(2).flatten().flatten().filter_map(Peer::read).collect();
+    let of = |(set, found): (&NewSet, &Option<Vec<Element>>)| -> Vec<Peer> {
+        let fits = |element: &&Element| u32::try_from(element.key.len()) == Ok(set.length);
+        found.iter().flatten().filter(fits).filter_map(Peer::read).collect()
+    };
+    let mut all: Vec<Peer> = SETS.iter().zip(sets).take(2).flat_map(of).collect();
     all.sort();
     all
 }
