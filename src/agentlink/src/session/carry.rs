@@ -121,6 +121,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.stream.flush().await
     }
 
+    /// Gives back empty buffers: a connection that is silent holds none.
+    fn rest(&mut self) {
+        for buffer in [&mut self.read, &mut self.out] {
+            if buffer.is_empty() {
+                *buffer = BytesMut::new();
+            }
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, engine: &mut Engine) -> Poll<Result<Passed, End>> {
         let mut passed = Passed::default();
         let sent = self.poll_send(cx, engine, &mut passed);
@@ -153,8 +162,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             (self.flushed, passed.moved) = (false, true);
         }
-        // A connection that is silent holds no buffer.
-        self.out = BytesMut::new();
         if !self.flushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
             self.flushed = true;
         }
@@ -177,12 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
                 Poll::Ready(Ok(_)) => passed.heard = true,
                 Poll::Ready(Err(error)) => return Err(broken(error)),
-                Poll::Pending => {
-                    if self.read.is_empty() {
-                        self.read = BytesMut::new();
-                    }
-                    return Ok(());
-                }
+                Poll::Pending => return Ok(()),
             }
         }
         self.understand(engine)
@@ -247,12 +249,18 @@ where
                 }
                 Err(end) => return end,
             },
-            () = alarm.as_mut() => match pulse.due(Instant::now()) {
-                Due::Ask => engine.ping(),
-                Due::Ack => engine.ack_now(),
-                Due::Broken => return End::Broken(format!("no answer for {SILENCE:?} or more")),
-                Due::Nothing => {}
-            },
+            () = alarm.as_mut() => {
+                // It rings soon after the last bytes, and whatever passes after at most FAR_SILENCE: often enough to hold nothing for
+                // long, and seldom enough for a stream.
+                engine.rest();
+                wire.rest();
+                match pulse.due(Instant::now()) {
+                    Due::Ask => engine.ping(),
+                    Due::Ack => engine.ack_now(),
+                    Due::Broken => return End::Broken(format!("no answer for {SILENCE:?} or more")),
+                    Due::Nothing => {}
+                }
+            }
         }
     }
 }

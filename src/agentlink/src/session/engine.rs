@@ -137,6 +137,12 @@ impl Engine {
         self.owes_ping = true;
     }
 
+    /// Gives back what memory the last bytes took and the next ones may not need. To be called now and then.
+    pub(crate) fn rest(&mut self) {
+        self.outgoing.rest();
+        self.incoming.rest();
+    }
+
     /// Forgets what waits to be handed on: nobody is there any more.
     pub(crate) fn discard(&mut self) -> bool {
         let mut any = false;

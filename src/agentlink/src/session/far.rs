@@ -238,6 +238,7 @@ where
             }
             Turn::Ended(End::Broken(why)) if !engine.outgoing.end_confirmed() => {
                 tracing::info!(session = ?ticket.id, why, "the connection to the worker broke");
+                engine.rest();
                 drop(wire);
                 match wait(&mut ticket, &mut engine, &mut local, stop).await? {
                     Some(newer) => newer,

@@ -123,6 +123,7 @@ pub(crate) async fn forward(
         match ended {
             End::Broken(why) if !engine.incoming.end_consumed() => {
                 tracing::info!(session = ?name.id, why, "the connection to the guest broke; dialling");
+                engine.rest();
             }
             End::Broken(_) => return Ok(()),
             ended => return conclude(ended, wire, &mut engine).await,

@@ -42,6 +42,17 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Gives back what memory is not needed now.
+    pub(crate) fn rest(&mut self) {
+        self.kept.rest();
+    }
+
+    /// How many blocks are kept for bytes to come.
+    #[cfg(test)]
+    pub(crate) fn spare(&self) -> usize {
+        self.kept.spare()
+    }
+
     /// How many bytes may be added.
     pub(crate) fn room(&self) -> usize {
         if self.ended { 0 } else { WINDOW.saturating_sub(self.kept.len()) }
@@ -135,6 +146,17 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// Gives back what memory is not needed now.
+    pub(crate) fn rest(&mut self) {
+        self.waiting.rest();
+    }
+
+    /// How many blocks are kept for bytes to come.
+    #[cfg(test)]
+    pub(crate) fn spare(&self) -> usize {
+        self.waiting.spare()
+    }
+
     /// What was received: where the peer has to go on.
     pub(crate) fn received(&self) -> u64 {
         self.consumed + self.waiting.len() as u64 + u64::from(self.ended && !self.end_consumed)

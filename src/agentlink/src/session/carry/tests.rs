@@ -164,3 +164,38 @@ async fn a_day_of_silence_ends_no_connection_and_the_next_byte_arrives() {
         () = talk => {}
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_took_of_memory_is_kept_while_it_lasts_and_not_in_silence() {
+    const STREAM: usize = 4 << 20;
+    let (one, other) = duplex(64 * 1024);
+    let ((mut near, mut shim), (mut far, mut agent)) = (local(), local());
+    let (mut near_wire, mut near_engine) = (Wire::new(one), engine());
+    let (mut far_wire, mut far_engine) = (Wire::new(other), engine());
+    let talk = async {
+        let read = async { agent.read_exact(&mut vec![0; STREAM]).await.unwrap() };
+        let write = async { shim.write_all(&vec![7; STREAM]).await.unwrap() };
+        tokio::join!(write, read);
+    };
+    tokio::select! {
+        ended = carry(&mut near_wire, &mut near_engine, &mut near, Role::Near) => panic!("near: {ended:?}"),
+        ended = carry(&mut far_wire, &mut far_engine, &mut far, Role::Far) => panic!("far: {ended:?}"),
+        () = talk => {}
+    }
+    assert!(near_engine.outgoing.spare() > 0 && near_wire.out.capacity() > 0, "nothing was used again");
+    tokio::select! {
+        ended = carry(&mut near_wire, &mut near_engine, &mut near, Role::Near) => panic!("near: {ended:?}"),
+        ended = carry(&mut far_wire, &mut far_engine, &mut far, Role::Far) => panic!("far: {ended:?}"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => {}
+    }
+    for (wire, engine) in [(near_wire, near_engine), (far_wire, far_engine)] {
+        assert_eq!((engine.outgoing.spare(), engine.incoming.spare()), (0, 0));
+        // What the last question and answer took, at most.
+        assert!(
+            wire.out.capacity() <= 64 && wire.read.capacity() <= 2 * CHUNK,
+            "{} {}",
+            wire.out.capacity(),
+            wire.read.capacity()
+        );
+    }
+}
