@@ -150,6 +150,8 @@ fn values_that_cannot_work_are_faults() {
         ("cluster-id", "a/b"),
         ("initdata", "no base64"),
         ("log-level", "a=b=c"),
+        ("log-level", "info,    conteÿÿÿ[data]"),
+        ("log-level", "info,pöd=debug"),
         ("log-format", "yaml"),
         ("tunnel-type", "geneve"),
         ("qemu.accel", "hvf"),
@@ -163,6 +165,12 @@ fn values_that_cannot_work_are_faults() {
     }
     let long = format!("/{}", "s".repeat(107));
     assert_eq!(faults("", &[], &[("socket", &long)]).len(), 1);
+}
+
+#[test]
+fn blanks_in_a_filter_of_log_lines_belong_to_no_target() {
+    let settings = from("", &[], &[("log-level", " info, peerpods_podnet=debug ")]).unwrap();
+    assert_eq!(settings.log_level.as_deref(), Some("info,peerpods_podnet=debug"));
 }
 
 #[test]
