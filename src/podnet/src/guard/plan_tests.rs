@@ -52,11 +52,12 @@ fn a_namespace_whose_path_does_not_fit_a_comment_is_not_kept_half() {
 #[test]
 fn a_key_of_the_other_familys_length_is_no_tunnel() {
     let [one, two] = [peer(1, "10.0.0.1"), peer(2, "fd00::2")];
+    let [short, long, ..] = contents(&[one.clone(), two.clone()]);
     let mut state = holding(&[one.clone(), two.clone()]);
     state.sets.swap(0, 1);
     assert_eq!(peers(&state.sets), []);
-    state.sets[1] = Some([contents(&[one.clone()])[0].clone(), contents(&[two.clone()])[1].clone()].concat());
-    state.sets[0] = Some(contents(&[one.clone()])[0].clone());
+    state.sets[0] = Some(short.clone());
+    state.sets[1] = Some([short, long].concat());
     assert_eq!(peers(&state.sets), [one.clone(), two.clone()]);
     assert_eq!(plan(&state, &Change::Collect, none_gone), Plan::Build(vec![one, two]));
 }
