@@ -24,8 +24,8 @@
 //! has not consumed, so a reader never has to stop reading, and pings are answered however slow the agent is. `turn` counts the near
 //! end's HELLOs of a session: one that arrives after a later one is an old connection that woke up, and is closed.
 //!
-//! What a stream takes of memory, at most a window each way and what goes out at once, is used again while it lasts and given back within
-//! 20 seconds.
+//! What a stream takes of memory, at most a window each way and what goes out at once, is used again while it lasts and given back to the
+//! allocator within 20 seconds. The system may get it later: a link was seen at 0.8 and at 1.7 MiB after streams.
 //!
 //! The near end asks after five idle seconds, takes three seconds of silence for a break and dials at once ([`redial`]). The far end
 //! never asks. A session's id is made by the far end and honoured over mutual TLS only.
