@@ -102,12 +102,15 @@ impl Tunnel for VxlanTunnel {
     async fn setup(&self, netns: &Path, spec: &TunnelSpec) -> Result<(), TunnelError> {
         let place = Place::open(netns).await?;
         let state = place.observe(spec).await?;
-        let pod_link = state.pod.as_ref().map(|pod| pod.link).ok_or_else(|| no_interface(netns, spec))?;
+        let mut links = Links::of(&state);
+        if links.pod.is_none() {
+            return Err(no_interface(netns, spec));
+        }
         // First: a device without its guard takes anybody's packets.
         guard::admit(admitted(netns, spec)).await?;
         let block = Blocked::new(spec.remote, self.metadata).program();
         for step in plan::setup(&state, spec, &block) {
-            match place.apply(&step, spec, Some(pod_link), &block).await {
+            match place.apply(&step, spec, &mut links, &block).await {
                 Err(error) if step.is_optional() => {
                     let error: &dyn std::error::Error = &error;
                     tracing::warn!(netns = %netns.display(), error, "senders will not be told of packets too large for the tunnel");
@@ -126,9 +129,9 @@ impl Tunnel for VxlanTunnel {
             other => other?,
         };
         let state = place.observe(spec).await?;
-        let pod_link = state.pod.as_ref().map(|pod| pod.link);
+        let mut links = Links::of(&state);
         for step in plan::teardown(&state) {
-            place.apply(&step, spec, pod_link, &[]).await?;
+            place.apply(&step, spec, &mut links, &[]).await?;
         }
         vxlan::remove_half_born(&place.pod_link, spec.vni).await?;
         guard::withdraw(spec.vni, spec.port).await
@@ -171,6 +174,23 @@ fn no_interface(netns: &Path, spec: &TunnelSpec) -> TunnelError {
     TunnelError::NoInterface { path: netns.to_owned(), detail }
 }
 
+/// The numbers of the devices that steps are about; of what is made on the way, from then on.
+struct Links {
+    pod: Option<u32>,
+    device: Option<u32>,
+    bridge: Option<u32>,
+}
+
+impl Links {
+    fn of(state: &State) -> Self {
+        Self {
+            pod: state.pod.as_ref().map(|pod| pod.link),
+            device: state.device.as_ref().map(|device| device.index),
+            bridge: state.bridge,
+        }
+    }
+}
+
 /// Both namespaces of one pod's tunnel, open.
 struct Place {
     home: Netns,
@@ -211,36 +231,30 @@ impl Place {
         &self,
         step: &Step,
         spec: &TunnelSpec,
-        pod_link: Option<u32>,
+        links: &mut Links,
         block: &[u8],
     ) -> Result<(), TunnelError> {
         let place = self.netns.path().display();
         tracing::debug!(netns = %place, vni = spec.vni, ?step, "pod tunnel");
-        if let Step::CreateDevice { vxlan, mtu } = step {
-            let name = device_name(spec.ordinal);
-            let device = NewDevice { name, vxlan: vxlan.clone(), mtu: *mtu, mac: None };
-            vxlan::create(&self.home_link, &self.netns, &self.pod_link, &device).await?;
-            // Nothing but the pod's frames may cross: the guest guards its end only when it is there.
-            if let Some(born) = self.pod_link.link(&device.name).await? {
-                let quiet = self.pod_link.no_own_address(born.index).await;
-                quiet.map_err(failed(format!("keep {} in {place} without an address", device.name)))?;
-            }
-            return Ok(());
-        }
-        let index_of =
-            async |name: &str| Ok(self.pod_link.link(name).await?.map(|l| l.index).unwrap_or_default());
-        let device = index_of(&device_name(spec.ordinal)).await?;
-        let index = |end: End| match end {
-            End::Pod => pod_link.unwrap_or_default(),
-            End::Device => device,
-        };
+        // Zero is no device's number, and is refused as such.
+        let Links { pod, device, bridge } = *links;
+        let (pod, device) = (pod.unwrap_or_default(), device.unwrap_or_default());
+        let index = |end: End| if end == End::Pod { pod } else { device };
         let done = match step {
-            Step::CreateDevice { .. } => Ok(()),
+            Step::CreateDevice { vxlan, mtu } => {
+                let name = device_name(spec.ordinal);
+                let device = NewDevice { name, vxlan: vxlan.clone(), mtu: *mtu, mac: None };
+                return self.create(&device, links).await;
+            }
             Step::RemoveDevice { link } | Step::RemoveBridge { link } => {
                 self.pod_link.remove_link(*link).await
             }
-            Step::AddBridge => self.pod_link.add_bridge(BRIDGE).await,
-            Step::JoinBridge => self.pod_link.set_controller(device, index_of(BRIDGE).await?).await,
+            Step::AddBridge => {
+                let made = self.pod_link.add_bridge(BRIDGE).await;
+                links.bridge = self.pod_link.link(BRIDGE).await?.map(|link| link.index);
+                made
+            }
+            Step::JoinBridge => self.pod_link.set_controller(device, bridge.unwrap_or_default()).await,
             Step::SetMtu { mtu } => self.pod_link.set_mtu(device, *mtu).await,
             Step::SetUp => self.pod_link.set_up(device).await,
             Step::AddQdisc(end) => self.pod_link.add_ingress(index(*end)).await,
@@ -260,5 +274,15 @@ impl Place {
             }
             done => done.map_err(failed(format!("{step} (pod interface {} in {place})", spec.pod_interface))),
         }
+    }
+
+    async fn create(&self, device: &NewDevice, links: &mut Links) -> Result<(), TunnelError> {
+        vxlan::create(&self.home_link, &self.netns, &self.pod_link, device).await?;
+        let Some(born) = self.pod_link.link(&device.name).await? else { return Ok(()) };
+        links.device = Some(born.index);
+        // Nothing but the pod's frames may cross: the guest guards its end only when it is there.
+        let quiet = self.pod_link.no_own_address(born.index).await;
+        let place = self.netns.path().display();
+        quiet.map_err(failed(format!("keep {} in {place} without an address", device.name)))
     }
 }
