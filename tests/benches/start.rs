@@ -65,28 +65,18 @@ async fn instant(report: &mut Report) {
     node.ready().await;
     let starts = bench::number("BENCH_STARTS", 200);
     let (mut pods, seed) = (Pods::default(), fastrand::u32(..) << 12);
-    let mut told = Phases::default();
-    let mut all = Samples::new(Unit::Millis);
-    for (n, path) in (0..).zip(pods.make(starts).await) {
-        let (id, took) = one(&node, seed + n, path).await;
-        all.took(took);
-        told.add(&admin_get(&node.socket(), &id).await.unwrap().phases);
-        node.shim().stop(&id).await.unwrap();
-    }
     let group = "From the guest's port open to StartVM's return, instant VMs";
-    let value = all.value();
-    report.row(
-        Row::new(group, "port open before StartVM: the whole call", value)
-            .aim(Aim::p99_at_most(&value, 50.0))
-            .upstream("median 118 ms"),
-    );
-    told.tell(report, group);
+    let (rest, phases) = open_before(&node, &mut pods, Before::AllGone, seed, starts).await;
+    report.row(whole_call(group, "port open before StartVM: the whole call", &rest));
+    phases.tell(report, group);
+    let (busy, _) = open_before(&node, &mut pods, Before::StopAnswered, seed + 1000, starts / 2).await;
+    report.row(whole_call(group, "the same, while the last pod is taken away", &busy));
     type Booting = (&'static str, fn(Duration) -> Boot, &'static str);
     let boots: [Booting; 2] = [
         ("port refused before", Boot::Refusing, "0.5–3.5 s, median 1.6 s"),
         ("silence before", Boot::Silent, "0.6–15.6 s"),
     ];
-    for (k, (what, boot, upstream)) in (1..).zip(boots) {
+    for (k, (what, boot, upstream)) in (2..).zip(boots) {
         let value = waited(&node, &vms, &mut pods, boot, seed + k * 1000, starts / 2).await;
         let row = Row::new(group, what, value).aim(Aim::p99_at_most(&value, 50.0)).upstream(upstream);
         report.row(row);
@@ -94,6 +84,43 @@ async fn instant(report: &mut Report) {
     node.kill_9();
     drop(node);
     pods.remove().await;
+}
+
+fn whole_call(group: &str, what: &str, took: &Value) -> Row {
+    Row::new(group, what, *took).aim(Aim::p99_at_most(took, 50.0)).upstream("median 118 ms")
+}
+
+/// What a sandbox waits for before it is created.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// The last one's StopVM: its tunnel is removed meanwhile, and the kernel lets only one change devices at a time.
+    StopAnswered,
+    /// Nothing of the last one is left, and the kernel has had a moment to forget it.
+    AllGone,
+}
+
+/// Starts with VMs that are there at once, one after the other: how long the calls took, and what the service says of them.
+async fn open_before(
+    node: &KilledNode,
+    pods: &mut Pods,
+    before: Before,
+    first: u32,
+    n: usize,
+) -> (Value, Phases) {
+    let (mut told, mut all) = (Phases::default(), Samples::new(Unit::Millis));
+    for (n, path) in (first..).zip(pods.make(n).await) {
+        let (id, took) = one(node, n, path).await;
+        all.took(took);
+        told.add(&admin_get(&node.socket(), &id).await.unwrap().phases);
+        node.shim().stop(&id).await.unwrap();
+        if before == Before::AllGone {
+            while admin_get(&node.socket(), &id).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    (all.value(), told)
 }
 
 /// Starts with VMs that boot for 0.3 to 1.3 s, one at a time, so that nothing waits for another's turn on the machine; the time from each
