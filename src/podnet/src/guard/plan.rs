@@ -55,8 +55,8 @@ impl State {
 
     fn has_rules(&self, tracking: Tracking) -> bool {
         let wanted = table::rules(tracking);
-        self.rules.len() == wanted.len()
-            && self.rules.iter().zip(&wanted).all(|(a, b)| a.chain == b.chain && a.comment == b.comment)
+        let found = self.rules.iter().map(|rule| (rule.chain.as_str(), rule.comment.as_str()));
+        by_chain(found) == by_chain(wanted.iter().map(|rule| (rule.chain, rule.comment.as_str())))
     }
 
     /// All rules are there, and the sets say the same.
@@ -73,6 +73,13 @@ impl State {
             && self.sets.len() == table::SETS.len()
             && sets.into_iter().all(same)
     }
+}
+
+/// Rules in their order within their chains. Chains have none: the kernel lists them as they were made.
+fn by_chain<'a>(rules: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(&'a str, &'a str)> {
+    let mut rules: Vec<_> = rules.collect();
+    rules.sort_by_key(|(chain, _)| *chain);
+    rules
 }
 
 /// The way from what was found to what is wanted. `is_gone` tells whether a pod's namespace is gone.

@@ -19,12 +19,12 @@ fn nothing() -> State {
     State { generation: 1, rules: Vec::new(), sets: vec![None; 4] }
 }
 
+/// As the kernel lists it: one chain after the other, in the order in which they were made.
 fn holding(peers: &[Peer]) -> State {
-    State {
-        generation: 1,
-        rules: rules(Tracking::Bypassed).into_iter().map(found).collect(),
-        sets: contents(peers).map(Some).into(),
-    }
+    let made = ["prerouting", "input", "forward", "output"];
+    let mut rules: Vec<Rule> = rules(Tracking::Bypassed).into_iter().map(found).collect();
+    rules.sort_by_key(|rule| made.iter().position(|chain| *chain == rule.chain));
+    State { generation: 1, rules, sets: contents(peers).map(Some).into() }
 }
 
 fn none_gone(_: &str) -> bool {
@@ -96,9 +96,12 @@ fn a_table_that_was_tampered_with_is_built_anew_with_all_tunnels() {
     let without_a_rule = State { rules: whole.rules[1..].to_vec(), ..whole.clone() };
     let mut without_a_port = whole.clone();
     without_a_port.sets[3] = Some(Vec::new());
-    let mut of_another_version = whole;
+    let mut of_another_version = whole.clone();
     of_another_version.rules[0].comment = "tunnels' peers [0]".to_owned();
-    for state in [without_a_rule, without_a_port, of_another_version] {
+    let mut in_another_order = whole;
+    let inputs = in_another_order.rules.iter().position(|rule| rule.chain == "input").unwrap();
+    in_another_order.rules.swap(inputs, inputs + 2);
+    for state in [without_a_rule, without_a_port, of_another_version, in_another_order] {
         let built = plan(&state, &Change::Admit(vec![one.clone()]), none_gone);
         assert_eq!(built, Plan::Build(vec![one.clone(), two.clone()]));
     }

@@ -2,13 +2,22 @@
 
 use std::time::Duration;
 
-use peerpods_podnet::{GuestTunnel, LaidTunnel, Tunnel, VxlanTunnel, pod_netns};
+use peerpods_podnet::{GuestTunnel, LaidTunnel, Tunnel, TunnelSpec, VxlanTunnel, pod_netns};
 
 use crate::bed::{Bed, NODE_IP, PORT, Pod, VM_IP, inside, ping};
 use crate::guard::{VNI, can, nft, table};
 
 fn has_table(netns: &str) -> bool {
     nft(netns, &["list", "tables"]).contains("peerpods")
+}
+
+/// Leaves something in the table that does not survive when it is built anew.
+fn mark(netns: &str) {
+    nft(netns, &["add", "set", "inet", "peerpods", "witness", "{ type mark; }"]);
+}
+
+fn is_marked(netns: &str) -> bool {
+    table(netns).contains("set witness")
 }
 
 #[test]
@@ -133,10 +142,13 @@ fn a_ruleset_that_was_flushed_guards_all_tunnels_again_in_one_look() {
         }
     }
     assert!(one.vm_answers() && two.vm_answers());
-    let generation = || nft(&bed.worker.0, &["list", "ruleset"]);
-    let before = generation();
+    for home in [&bed.worker.0, &bed.vm.0] {
+        mark(home);
+    }
     keep();
-    assert_eq!(generation(), before, "a whole one is left alone, counters and all");
+    for home in [&bed.worker.0, &bed.vm.0] {
+        assert!(is_marked(home), "{home}: a whole one is left alone");
+    }
     inside(&bed.worker.0, || async { VxlanTunnel::new().keep(&Vec::new).await.unwrap() });
     assert!(has_table(&bed.worker.0), "what is not named is not withdrawn");
 }
@@ -190,4 +202,31 @@ fn many_tunnels_at_once_lose_none_of_each_other() {
         }
     });
     assert!(!has_table(&bed.worker.0));
+}
+
+#[test]
+fn a_change_among_a_thousand_tunnels_leaves_the_table_and_the_others_alone() {
+    if !can("a_change_among_a_thousand_tunnels_leaves_the_table_and_the_others_alone") {
+        return;
+    }
+    let bed = Bed::new();
+    let pod = bed.pod(5, VNI);
+    let laid = || -> Vec<LaidTunnel> {
+        let of = |n| {
+            let spec = TunnelSpec { vni: VNI + 1 + n, ..pod.spec.clone() };
+            LaidTunnel { netns: pod.netns.path.clone(), spec }
+        };
+        (0..1000).map(of).collect()
+    };
+    inside(&bed.worker.0, || async { VxlanTunnel::new().keep(&laid).await.unwrap() });
+    mark(&bed.worker.0);
+    let elements =
+        || nft(&bed.worker.0, &["list", "set", "inet", "peerpods", "peers4"]).matches("VNI").count();
+    for round in 0..5 {
+        pod.setup_worker().unwrap();
+        assert_eq!(elements(), 1001, "{round}");
+        pod.teardown_worker().unwrap();
+        assert_eq!(elements(), 1000, "{round}");
+    }
+    assert!(is_marked(&bed.worker.0), "the table was built anew");
 }
