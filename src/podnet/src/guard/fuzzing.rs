@@ -93,9 +93,11 @@ impl Table {
     }
 }
 
+/// As the kernel lists it, one chain after the other.
 fn holding(peers: &[Peer]) -> State {
     let found = |rule: RuleText| Rule { chain: rule.chain.to_owned(), comment: rule.comment };
-    let rules = table::rules(Tracking::Bypassed).into_iter().map(found).collect();
+    let mut rules: Vec<Rule> = table::rules(Tracking::Bypassed).into_iter().map(found).collect();
+    rules.sort_by_key(|rule| table::CHAINS.iter().position(|chain| chain.name == rule.chain));
     State { generation: 0, rules, sets: table::contents(peers).map(Some).into() }
 }
 

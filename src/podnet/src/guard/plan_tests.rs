@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::guard::table::{RuleText, contents, peers, rules};
+use crate::guard::table::{CHAINS, RuleText, contents, peers, rules};
 
 fn peer(vni: u32, address: &str) -> Peer {
     Peer { port: 9000, vni, address: address.parse().unwrap(), netns: Some(format!("/run/netns/p{vni}")) }
@@ -21,9 +21,8 @@ fn nothing() -> State {
 
 /// As the kernel lists it: one chain after the other, in the order in which they were made.
 fn holding(peers: &[Peer]) -> State {
-    let made = ["prerouting", "input", "forward", "output"];
     let mut rules: Vec<Rule> = rules(Tracking::Bypassed).into_iter().map(found).collect();
-    rules.sort_by_key(|rule| made.iter().position(|chain| *chain == rule.chain));
+    rules.sort_by_key(|rule| CHAINS.iter().position(|chain| chain.name == rule.chain));
     State { generation: 1, rules, sets: contents(peers).map(Some).into() }
 }
 

@@ -14,6 +14,9 @@ const INPUT: Chain = Chain { name: "input", hook: Hook::Input, priority: RAW };
 const FORWARD: Chain = Chain { name: "forward", hook: Hook::Forward, priority: RAW };
 const OUTPUT: Chain = Chain { name: "output", hook: Hook::Output, priority: RAW };
 
+/// As they are made, which is how the kernel lists them.
+pub(super) const CHAINS: [Chain; 4] = [PREROUTING, INPUT, FORWARD, OUTPUT];
+
 /// The VXLAN network identifier, 12 bytes from the UDP header's beginning.
 const VNI: KeyPart = KeyPart::Bits { offset: 96, length: 24 };
 const PEERS4: NewSet =
@@ -144,7 +147,7 @@ pub(super) fn build(peers: &[Peer], tracking: Tracking) -> Vec<Message> {
     for (set, elements) in SETS.iter().zip(contents(peers)) {
         out.extend(Message::add_elements(NAME, set.name, &elements));
     }
-    out.extend([PREROUTING, INPUT, FORWARD, OUTPUT].map(|chain| Message::new_chain(NAME, chain)));
+    out.extend(CHAINS.map(|chain| Message::new_chain(NAME, chain)));
     for rule in rules(tracking) {
         out.push(Message::new_rule(NAME, rule.chain, &rule.comment, &rule.expressions));
     }

@@ -4,6 +4,7 @@ use peerpods_podnet::{Tunnel, VxlanTunnel, pod_netns};
 use peerpods_test_require::require;
 
 use crate::bed::{Bed, NEEDS, PORT, Pod, assert_same, dump, inside, ip, must, run, udp_ports};
+use crate::steps::steps;
 
 #[test]
 fn setup_twice_changes_nothing_at_either_end() {
@@ -16,7 +17,8 @@ fn setup_twice_changes_nothing_at_either_end() {
     pod.setup();
     let all = || [&pod.netns.name, &pod.podns.0, &bed.worker.0, &bed.vm.0].map(|ns| dump(ns)).concat();
     let once = all();
-    pod.setup();
+    let again = steps(&[&pod.netns.name, &pod.podns.0], || pod.setup());
+    assert_eq!(again, Vec::<String>::new(), "set twice");
     assert_same(&all(), &once, "set twice");
     assert_eq!(pod.observe().unwrap(), seen, "observe answers the same before and after setup");
 }
@@ -29,7 +31,8 @@ fn worker_mends(pod: &Pod, what: &str, break_it: impl FnOnce(&str)) {
     pod.setup_worker().unwrap();
     assert!(pod.vm_answers(), "{what}: not mended:\n{}", dump(ns));
     let mended = dump(ns);
-    pod.setup_worker().unwrap();
+    let again = steps(&[ns], || pod.setup_worker().unwrap());
+    assert_eq!(again, Vec::<String>::new(), "{what}: mended only by half");
     assert_same(&dump(ns), &mended, &format!("{what}: mended only by half"));
 }
 
@@ -109,8 +112,9 @@ fn a_damaged_guest_end_is_put_back_exactly() {
     for damage in damages {
         ip(&[&["-n", podns], damage.split(' ').collect::<Vec<_>>().as_slice()].concat());
         assert_ne!(dump(podns), whole, "{damage} changed nothing");
-        pod.setup_guest().unwrap();
+        assert_ne!(steps(&[podns], || pod.setup_guest().unwrap()), Vec::<String>::new(), "{damage}");
         assert_same(&dump(podns), &whole, damage);
+        assert_eq!(steps(&[podns], || pod.setup_guest().unwrap()), Vec::<String>::new(), "{damage}, mended");
     }
     ip(&["-n", podns, "link", "del", "eth0"]);
     pod.setup_guest().unwrap();
@@ -212,7 +216,7 @@ fn a_foreign_filter_survives_setup_and_teardown() {
     pod.setup();
     assert!(pod.vm_answers(), "{}", dump(ns));
     let once = dump(ns);
-    pod.setup_worker().unwrap();
+    assert_eq!(steps(&[ns], || pod.setup_worker().unwrap()), Vec::<String>::new(), "set twice");
     assert_same(&dump(ns), &once, "set twice");
     pod.teardown_worker().unwrap();
     assert_same(&dump(ns), &before, "after teardown");

@@ -22,6 +22,8 @@ mod refusal;
 #[cfg(test)]
 mod shapes;
 #[cfg(test)]
+mod steps;
+#[cfg(test)]
 mod table;
 #[cfg(test)]
 mod traffic;

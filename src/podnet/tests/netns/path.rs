@@ -5,6 +5,7 @@ use peerpods_podvm::network::RouteScope;
 use peerpods_test_require::require;
 
 use crate::bed::{Bed, NEEDS, NODE_IP, PORT, Pod, assert_same, counter, dump, ip, ping, udp_ports};
+use crate::steps::steps;
 use crate::traffic::tcp_echo;
 
 fn fragments_made(netns: &str) -> u64 {
@@ -153,7 +154,7 @@ fn a_point_to_point_pod_with_an_onlink_gateway_and_a_permanent_neighbour_is_carr
     assert!(pod.vm_answers());
     assert!(ping(&pod.podns.0, "10.244.0.1", &[]), "by the gateway that only the neighbour entry knows");
     let once = dump(&pod.podns.0);
-    pod.setup_guest().unwrap();
+    assert_eq!(steps(&[&pod.podns.0], || pod.setup_guest().unwrap()), Vec::<String>::new(), "set twice");
     assert_same(&dump(&pod.podns.0), &once, "set twice");
 }
 

@@ -42,8 +42,12 @@ fn each_tunnel_takes_its_own_with_it_and_the_last_the_table() {
         );
         assert!(with_both.contains(&element), "{element} in {with_both}");
     }
+    mark(&bed.worker.0);
+    let marked = table(&bed.worker.0);
     one.setup();
     two.setup_worker().unwrap();
+    assert_eq!(table(&bed.worker.0), marked, "set twice");
+    nft(&bed.worker.0, &["delete", "set", "inet", "peerpods", "witness"]);
     assert_eq!(table(&bed.worker.0), with_both, "set twice");
     two.teardown_worker().unwrap();
     assert_eq!(uncounted(&table(&bed.worker.0)), uncounted(&with_one));

@@ -19,13 +19,17 @@ pub const TARGET: Target =
 const VNI: u32 = 555_000;
 const PORT: u16 = 9000;
 
-fn check(data: &[u8]) {
+fn table(data: &[u8]) -> Table {
     let mut input = Input(data);
     let mut answer = || match input.short() {
         u16::MAX => None,
         length => Some(input.bytes(usize::from(length))),
     };
-    let found = Table::of(answer().unwrap_or_default(), [answer(), answer(), answer(), answer()]);
+    Table::of(answer().unwrap_or_default(), [answer(), answer(), answer(), answer()])
+}
+
+fn check(data: &[u8]) {
+    let found = table(data);
     assert!(found.size() <= data.len() / 4, "{} rules and elements in {} bytes", found.size(), data.len());
     // One change an input, whichever its bytes choose: the others come with the next.
     match data.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 4 {
@@ -62,4 +66,16 @@ fn of_tunnel(table: &Table) -> Vec<IpAddr> {
 
 fn others(table: &Table) -> Vec<(u16, u32, IpAddr)> {
     table.tunnels().into_iter().filter(|(port, vni, _)| (*port, *vni) != (PORT, VNI)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_table_as_a_kernel_listed_it_needs_no_change() {
+        let whole = table(include_bytes!("../../corpus/nftables/whole"));
+        assert!(!whole.tunnels().is_empty());
+        assert_eq!(whole.after(Guarding::Collect), (whole.clone(), 0));
+    }
 }
