@@ -1,9 +1,9 @@
 //! QEMU processes: found by what their command line says, held by a descriptor that never means another process.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -28,8 +28,12 @@ impl Process {
     /// The process of `uuid` that QEMU's own pid file names.
     pub(crate) async fn from_pid_file(path: &Path, uuid: &str) -> Result<Option<Self>, Failure> {
         let (path, uuid) = (path.to_owned(), uuid.to_owned());
-        let named = move || Self::hold(fs::read_to_string(path).ok()?.trim().parse().ok()?, &uuid);
-        blocking(move || Ok(named())).await
+        blocking(move || {
+            let text = unless_gone(fs::read_to_string(&path)).map_err(Failure::file("read", &path))?;
+            let Some(pid) = text.and_then(|text| text.trim().parse().ok()) else { return Ok(None) };
+            Self::hold(pid, &uuid)
+        })
+        .await
     }
 
     /// Every process of `uuid` there is, whether a pid file names it or not: one that is just starting has none.
@@ -37,21 +41,28 @@ impl Process {
         let uuid = uuid.to_owned();
         blocking(move || {
             let dir = Path::new("/proc");
-            let entries = fs::read_dir(dir).map_err(Failure::file("list", dir))?;
-            let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-            Ok(numbers.filter_map(|pid| Self::hold(pid, &uuid)).collect())
+            let failed = || Failure::file("list", dir);
+            let mut found = Vec::new();
+            for entry in fs::read_dir(dir).map_err(failed())? {
+                let name = entry.map_err(failed())?.file_name();
+                let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+                found.extend(Self::hold(pid, &uuid)?);
+            }
+            Ok(found)
         })
         .await
     }
 
-    fn hold(pid: i32, uuid: &str) -> Option<Self> {
-        if !is_of(pid, uuid) {
-            return None;
+    fn hold(pid: i32, uuid: &str) -> Result<Option<Self>, Failure> {
+        if !is_of(pid, uuid)? {
+            return Ok(None);
         }
-        let pid = Pid::from_raw(pid)?;
-        let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let Some(pid) = Pid::from_raw(pid) else { return Ok(None) };
+        let opened = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
+        let handle = unless_gone(opened).map_err(Failure::file("hold the process", &directory(pid)))?;
         // Looked at again: between the first look and the handle the number may have gone to another.
-        is_of(pid.as_raw_nonzero().get(), uuid).then_some(Self { pid, handle })
+        let same = is_of(pid.as_raw_nonzero().get(), uuid)?;
+        Ok(handle.filter(|_| same).map(|handle| Self { pid, handle }))
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -93,8 +104,28 @@ impl Process {
     }
 }
 
-fn is_of(pid: i32, uuid: &str) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| names_vm(&line, uuid))
+fn directory(pid: Pid) -> PathBuf {
+    Path::new("/proc").join(pid.as_raw_nonzero().to_string())
+}
+
+fn is_of(pid: i32, uuid: &str) -> Result<bool, Failure> {
+    let path = Path::new("/proc").join(pid.to_string()).join("cmdline");
+    let line = match unless_gone(fs::read(&path)) {
+        // Somebody else's process, on a host that hides them: ours are never hidden from us.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        line => line.map_err(Failure::file("read", &path))?,
+    };
+    Ok(line.is_some_and(|line| names_vm(&line, uuid)))
+}
+
+/// `None` when there is nothing any more. Any other error says nothing about what is there: whoever takes it for an absence ends a VM that runs.
+fn unless_gone<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a command line (arguments that each end with NUL) is that of the VM `uuid`. Somebody who merely searches for the VM
@@ -109,6 +140,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use futures::FutureExt;
+    use nix::sys::resource::{Resource, setrlimit};
 
     use super::*;
 
@@ -168,5 +200,39 @@ mod tests {
             fs::write(&path, text).unwrap();
             assert!(Process::from_pid_file(&path, "some-uuid").await.unwrap().is_none());
         }
+    }
+
+    /// In a process of its own, because the limit is everybody's.
+    #[test]
+    fn a_service_without_descriptors_left_takes_no_vm_for_gone() {
+        const CHILD: &str = "PEERPODS_TEST_WITHOUT_DESCRIPTORS";
+        if std::env::var_os(CHILD).is_some() {
+            return without_descriptors();
+        }
+        let name = "process::tests::a_service_without_descriptors_left_takes_no_vm_for_gone";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let done = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success() && said.contains("1 passed"), "{said}{:?}", done.stderr);
+    }
+
+    fn without_descriptors() {
+        let uuid = format!("test-{}-unseen", std::process::id());
+        let child = stubborn(&uuid);
+        let dir = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        fs::write(&pid_file, child.0.id().to_string()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let find = || runtime.block_on(Process::find(&uuid));
+        while find().unwrap().is_empty() {}
+        setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
+        let mut taken: Vec<fs::File> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+        assert!(find().is_err(), "none left");
+        assert!(runtime.block_on(Process::from_pid_file(&pid_file, &uuid)).is_err());
+        taken.pop();
+        assert!(find().is_err(), "one left, which the list of processes takes");
+        assert!(runtime.block_on(Process::from_pid_file(&pid_file, &uuid)).is_err(), "one, for the handle");
+        taken.clear();
+        assert_eq!(find().unwrap().len(), 1);
     }
 }
