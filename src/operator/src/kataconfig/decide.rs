@@ -188,7 +188,9 @@ impl Installing<'_> {
         if self.target == Target::ControlPlane {
             return Vec::new();
         }
-        let wanted = |node: &super::world::Node| node.is_worker() && selector.matches(&node.labels);
+        let wanted = |node: &super::world::Node| {
+            pools::is_a_workers(self.world, node) && selector.matches(&node.labels)
+        };
         let changes = self.world.nodes.iter().filter(|node| node.has_role() != wanted(node));
         changes.map(|node| Role { node: node.name.clone(), has: wanted(node) }).collect()
     }

@@ -88,6 +88,25 @@ pub fn settled(world: &World, target: Target, configs: &BTreeSet<String>) -> boo
     }
 }
 
+/// Whether the machine config operator has a node among the workers, or in our pool that comes from them. It leaves a node of the control
+/// plane where it is, whatever else it is labelled, and one of another pool of the cluster (`infra`) cannot be in ours as well: such a node
+/// is never given our role, nor waited for.
+#[must_use]
+pub fn is_a_workers(world: &World, node: &Node) -> bool {
+    node.is_worker()
+        && !node.is_master()
+        && pool_of(world, node).is_none_or(|pool| pool == "worker" || pool == names::POOL)
+}
+
+/// The pool that a node has its configuration from, by that one's name: `rendered-<pool>-<hash>`.
+fn pool_of<'w>(world: &'w World, node: &Node) -> Option<&'w str> {
+    let rendered = node.current.as_deref()?.strip_prefix("rendered-")?;
+    let names = world.pools.keys().map(String::as_str);
+    let fits = |name: &&str| rendered.strip_prefix(*name).is_some_and(|rest| rest.starts_with('-'));
+    // One pool's name may begin with another's.
+    names.filter(fits).max_by_key(|name| name.len())
+}
+
 /// The MachineConfigs that may be ours.
 pub const ALL: [&str; 3] = [names::EXTENSION_CONFIG, names::SHIM_CONFIG, names::CRIO_CONFIG];
 

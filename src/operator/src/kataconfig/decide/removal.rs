@@ -133,7 +133,7 @@ impl Removing<'_> {
             return false;
         };
         let member = |node: &&crate::kataconfig::world::Node| match self.target {
-            Target::Workers | Target::Plain => node.is_worker(),
+            Target::Workers | Target::Plain => pools::is_a_workers(self.world, node),
             Target::ControlPlane => node.is_master(),
         };
         let nodes: Vec<_> = self.world.nodes.iter().filter(member).collect();
