@@ -60,8 +60,8 @@ pub enum MatchConditions {
 }
 
 impl MatchConditions {
-    /// By the API server's version, whose parts some distributions write as `28+`. One that cannot be read is taken for a new one: the
-    /// field is dropped by a server that does not know it, and the configuration compared with what was applied tells.
+    /// By the API server's version, whose parts some distributions write as `28+`. One that cannot be read is taken for a new one; a server
+    /// that does not know a field refuses what has it, by name.
     #[must_use]
     pub fn of(major: &str, minor: &str) -> Self {
         let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().ok();

@@ -59,6 +59,9 @@ fn an_older_api_server_asks_about_every_pod_and_never_waits_for_us() {
             .warning()
             .is_some_and(|warning| warning.contains("older than Kubernetes 1.28"))
     );
+    let policy = |setup: &Setup| disruption_budget(setup).spec.unwrap().unhealthy_pod_eviction_policy;
+    assert_eq!(policy(&setup), None, "Kubernetes 1.25 refuses it");
+    assert!(policy(&self::setup()).is_some());
     let old = validating(&operator::address("ns"), &Source::Own, MatchConditions::Unsupported);
     for webhook in old.webhooks.unwrap() {
         assert_eq!(webhook.match_conditions, None);

@@ -14,7 +14,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::super::certificates::{CERTIFICATE_VARIABLE, SERVICE_CA_REQUEST, Source};
 use super::super::pods::settings::{POD_VM_EXTENDED_RESOURCE, POD_VM_INSTANCE_TYPE, TARGET_RUNTIMECLASS};
 use super::super::server::{HEALTHZ, READYZ};
-use super::{CERTIFICATE_SECRET, DEPLOYMENT, HEALTH_PORT, PORT, SERVICE, Setup, labels, named, selector};
+use super::{
+    CERTIFICATE_SECRET, DEPLOYMENT, HEALTH_PORT, MatchConditions, PORT, SERVICE, Setup, labels, named,
+    selector,
+};
 
 const REPLICAS: i32 = 2;
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -183,7 +186,8 @@ pub fn service(setup: &Setup) -> Service {
     Service { metadata, spec: Some(spec), status: None }
 }
 
-/// One may be away. Pods that never became ready do not hold a drain up.
+/// One may be away. Pods that never became ready do not hold a drain up, where the API server knows of that (from 1.26 on, and always from
+/// 1.27): what it does not know it refuses.
 #[must_use]
 pub fn disruption_budget(setup: &Setup) -> PodDisruptionBudget {
     PodDisruptionBudget {
@@ -191,7 +195,8 @@ pub fn disruption_budget(setup: &Setup) -> PodDisruptionBudget {
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(selecting()),
-            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            unhealthy_pod_eviction_policy: (setup.match_conditions == MatchConditions::Supported)
+                .then(|| "AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),
         status: None,
