@@ -59,7 +59,7 @@ pub enum UnitError {
 /// The host's container runtimes.
 #[async_trait::async_trait]
 pub trait Units: Send + Sync {
-    /// Whether it runs.
+    /// Whether the node uses it: it runs, or is about to again.
     async fn runs(&self, runtime: Runtime) -> Result<bool, UnitError>;
 
     /// Restarts it, and returns when it has come back. Called again after a crash it restarts it again, which does no harm.
@@ -99,7 +99,7 @@ impl Systemd {
 impl Units for Systemd {
     async fn runs(&self, runtime: Runtime) -> Result<bool, UnitError> {
         let connection = self.connect().await?;
-        Ok(look(&connection, runtime.unit()).await?.active == "active")
+        Ok(is_used(&look(&connection, runtime.unit()).await?.active))
     }
 
     async fn restart(&self, runtime: Runtime) -> Result<(), UnitError> {
@@ -111,6 +111,12 @@ impl Units for Systemd {
         queued.await.map_err(refused("restart", unit))?;
         comeback(&connection, unit, &before).await
     }
+}
+
+/// Whether a node uses a runtime in this state. One that is being started, as each is after a restart, is no reason to take our files from it:
+/// it would come up without them.
+fn is_used(state: &str) -> bool {
+    !["inactive", "failed"].contains(&state)
 }
 
 /// Waits until it runs as another process than before, and a moment longer.
@@ -164,4 +170,15 @@ async fn property(connection: &Connection, path: &str, name: &str) -> zbus::Resu
 
 fn refused(doing: &'static str, unit: &'static str) -> impl FnOnce(zbus::Error) -> UnitError {
     move |source| UnitError::Refused { doing, unit, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_is_being_restarted_is_used() {
+        let used = ["active", "reloading", "activating", "deactivating", "inactive", "failed"].map(is_used);
+        assert_eq!(used, [true, true, true, true, false, false]);
+    }
 }
