@@ -7,9 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use rustls::RootCertStore;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use secrecy::{ExposeSecret, SecretString};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -132,14 +135,27 @@ impl Held {
             next: if has_next { Some(Pair::read(secret, NEXT_CERTIFICATE, NEXT_KEY)?) } else { None },
             authorities: authorities(text(secret, AUTHORITIES)?)?,
         };
-        let known = |pair: &Pair| held.authorities.iter().any(|authority| authority.subject == pair.issuer);
-        if !known(&held.serving) {
+        if !held.verifies(&held.serving) {
             return Err(HeldError::NoAuthority(CERTIFICATE));
         }
-        if held.next.as_ref().is_some_and(|next| !known(next)) {
+        if held.next.as_ref().is_some_and(|next| !held.verifies(next)) {
             return Err(HeldError::NoAuthority(NEXT_CERTIFICATE));
         }
         Ok(held)
+    }
+
+    /// Whether one of the authorities has signed it, as whoever connects will ask. Whether it is still valid is asked elsewhere.
+    fn verifies(&self, pair: &Pair) -> bool {
+        let mut roots = RootCertStore::empty();
+        let ders =
+            self.authorities.iter().map(|one| CertificateDer::from_pem_slice(one.certificate.as_bytes()));
+        roots.add_parsable_certificates(ders.flatten());
+        let since = pair.not_before.duration_since(UNIX_EPOCH).map(UnixTime::since_unix_epoch);
+        let (Some((leaf, chain)), Ok(since)) = (pair.usable.cert.split_first(), since) else { return false };
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+        ParsedCertificate::try_from(leaf).is_ok_and(|leaf| {
+            verify_server_cert_signed_by_trust_anchor(&leaf, &roots, chain, since, algorithms).is_ok()
+        })
     }
 
     /// The Secret's data with the next certificate beside the present one. An earlier next one is replaced, and its authority forgotten.
