@@ -118,7 +118,7 @@ check: packages ## Formatting, lints, documentation, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets $(if $(filter aws,$(WITHOUT)),$(NO_SDK),--features peerpods/aws) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace $(if $(filter aws,$(WITHOUT)),$(NO_SDK),--features peerpods/aws) --no-deps --document-private-items --quiet
-	bash -n .ci/run .ci/packages .ci/moto images/container/build images/container/try tests/demo tests/upgrade tests/fuzz/run tests/fuzz/rustc
+	bash -n .ci/run .ci/room .ci/packages .ci/moto images/container/build images/container/try tests/demo tests/upgrade tests/fuzz/run tests/fuzz/rustc
 
 # An older build's daemon and link hand over to this one's. Its checkout and build stay in UPGRADE_DIR for the next time.
 FROM ?= dfd8ffc

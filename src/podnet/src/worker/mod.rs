@@ -236,7 +236,7 @@ impl Place {
     ) -> Result<(), TunnelError> {
         let place = self.netns.path().display();
         tracing::debug!(netns = %place, vni = spec.vni, ?step, "pod tunnel");
-        // Zero is no device's number, and is refused as such.
+        // Zero is the number of no device.
         let Links { pod, device, bridge } = *links;
         let (pod, device) = (pod.unwrap_or_default(), device.unwrap_or_default());
         let index = |end: End| if end == End::Pod { pod } else { device };
