@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! instant VMs   StartVM from the moment the guest's port opens to its return, for a port that was open already, that refused
-//!               connections before, and that was silent before
+//!               connections before, and that was silent before; the first on a node at rest, and while another pod is taken away
 //! QEMU          StartVM with a VM's console watched, and in turn the same VM from the provider alone
 //! ```
 //!

@@ -28,7 +28,7 @@ fn worker_mends(pod: &Pod, what: &str, break_it: impl FnOnce(&str)) {
     let ns = pod.netns.name.as_str();
     break_it(ns);
     assert!(!pod.vm_answers(), "{what}: this should have broken the path");
-    pod.setup_worker().unwrap();
+    assert_ne!(steps(&[ns], || pod.setup_worker().unwrap()), Vec::<String>::new(), "{what}: no step is seen");
     assert!(pod.vm_answers(), "{what}: not mended:\n{}", dump(ns));
     let mended = dump(ns);
     let again = steps(&[ns], || pod.setup_worker().unwrap());
